@@ -1,0 +1,114 @@
+# nibble: make, make demo, make test, make help
+#
+# config=release (default), debug, asan, tsan, fuzz or cover; each builds into its own build/$(config).
+
+config ?= release
+build  := build/$(config)
+obj    := $(build)/obj
+
+PREFIX    ?= /usr/local
+REFERENCE ?=
+MODEL     ?= models/fairytale-4bit.npz
+
+CFLAGS_release  := -O3 -g
+CFLAGS_debug    := -O0 -g3
+CFLAGS_asan     := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+CFLAGS_tsan     := -O1 -g -fsanitize=thread
+CFLAGS_fuzz     := -O1 -g -fsanitize=address,undefined,fuzzer-no-link -fno-sanitize-recover=all
+CFLAGS_cover    := -O0 -g --coverage
+
+ifndef CFLAGS_$(config)
+$(error unknown config '$(config)'; use release, debug, asan, tsan, fuzz or cover)
+endif
+
+warnings := -Wall -Wextra -Wshadow -Wundef -Wvla -Wpointer-arith -Wwrite-strings
+common   := $(CFLAGS_$(config)) $(warnings) -fvisibility=hidden -fno-math-errno -pthread -MMD -MP \
+            -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -Iinclude -Isrc -I$(build)/gen
+# "Unique" symbols of g++ cannot be made local (see libnibble.a below); clang++ makes none.
+gnu_unique := $(shell $(CXX) -fno-gnu-unique -E -x c++ /dev/null >/dev/null 2>&1 && echo -fno-gnu-unique)
+c_flags  := -std=c11 -Wstrict-prototypes -Wmissing-prototypes $(common) $(CFLAGS)
+cc_flags := -std=c++17 $(gnu_unique) $(common) $(CXXFLAGS)
+libs     := -lopenblas -lzip -lcjson -lsentencepiece -lstdc++ -lm -pthread
+
+# A SIMD level is a word in its machine's list, its flags, and src/kern/LEVEL.c or LEVEL_*.c.
+isa_avx2       := -mavx2 -mfma -mf16c
+isa_avx512     := $(isa_avx2) -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni
+levels_x86_64  := avx2 avx512
+levels_aarch64 :=
+levels         := $(levels_$(shell uname -m))
+files_of        = $(foreach l,$(1),$(wildcard src/kern/$(l).c src/kern/$(l)_*.c))
+level_files    := $(call files_of,$(levels_x86_64) $(levels_aarch64))
+kept_levels    := $(call files_of,$(levels))
+
+sources  := $(filter-out $(level_files),$(wildcard src/*/*.c)) $(kept_levels) $(wildcard src/text/*.cc)
+cli      := $(filter src/cli/%,$(sources))
+library  := $(filter-out src/cli/%,$(sources))
+objects   = $(patsubst src/%,$(obj)/%.o,$(1))
+tests    := $(patsubst tests/%.c,$(build)/tests/%,$(wildcard tests/unit/*.c tests/kern/*.c tests/model/*.c tests/text/*.c))
+nibble   := $(build)/nibble
+
+.PHONY: all demo test lint help clean install
+all: $(nibble) $(build)/libnibble.a
+
+## make              build $(build)/nibble and libnibble.a
+## make demo         stream a story from the model that ships in models/
+demo: $(nibble)
+	$(nibble) generate $(MODEL) -p "Once upon a time" --temp 0.8 --top-p 0.9 --repeat-penalty 1.1 --stats
+
+## make test         every check; REFERENCE=DIR adds those on reference data
+test: $(nibble) $(build)/libnibble.a $(tests)
+	/usr/bin/python3 tests/run.py --build $(build) --config $(config) $(if $(REFERENCE),--reference "$(REFERENCE)")
+
+## make lint         only the checks of the house (layers, sizes, names)
+lint: $(build)/libnibble.a
+	/usr/bin/python3 tools/lint.py --build $(build)
+
+## make install      PREFIX (/usr/local), DESTDIR
+install: $(nibble) $(build)/libnibble.a
+	install -D -m 755 $(nibble) $(DESTDIR)$(PREFIX)/bin/nibble
+	install -D -m 644 $(build)/libnibble.a $(DESTDIR)$(PREFIX)/lib/libnibble.a
+	install -D -m 644 include/nibble.h $(DESTDIR)$(PREFIX)/include/nibble.h
+
+## make clean        remove build/
+clean:
+	rm -rf build
+
+## make help         this list; config=debug|asan|tsan|cover chooses another build
+help:
+	@sed -n 's/^## //p' Makefile
+
+$(nibble): $(call objects,$(cli)) $(build)/libnibble.a
+	$(CXX) $(CFLAGS_$(config)) $(LDFLAGS) -o $@ $^ $(libs)
+
+# One relocatable object whose only global symbols are the public ones. Templates of the C++ library
+# that spm.cc instantiates would be global too, and shared by name with those of the program that links
+# us: their groups are dissolved first, or making them local would leave references to discarded code.
+$(build)/libnibble.a: $(call objects,$(library))
+	ld -r --force-group-allocation -o $(obj)/libnibble.o $^
+	objcopy --wildcard --keep-global-symbol='nibble_*' $(obj)/libnibble.o
+	rm -f $@
+	$(AR) rcs $@ $(obj)/libnibble.o
+
+$(build)/tests/%: $(build)/tests/%.o $(call objects,$(library))
+	$(CXX) $(CFLAGS_$(config)) $(LDFLAGS) -o $@ $^ $(libs)
+
+$(tests:=.o): $(build)/tests/%.o: tests/%.c
+	@mkdir -p $(@D)
+	$(CC) $(c_flags) -Itests -c -o $@ $<
+
+$(obj)/kern/select.c.o: c_flags += '-DKERN_BUILT=$(foreach l,$(levels),BUILT($(l)))'
+$(obj)/kern/%.c.o: isa = $(isa_$(firstword $(subst _, ,$(basename $(notdir $<)))))
+$(obj)/%.c.o: src/%.c
+	@mkdir -p $(@D)
+	$(CC) $(c_flags) $(isa) -c -o $@ $<
+$(obj)/%.cc.o: src/%.cc
+	@mkdir -p $(@D)
+	$(CXX) $(cc_flags) -c -o $@ $<
+
+# The version line: rewritten only when it says something new, so that nothing is rebuilt for it.
+version := $(shell sh scripts/version.sh $(build)/gen/version.h "$(levels)")
+$(obj)/api/%.o: | $(build)/gen/version.h
+$(build)/gen/version.h:
+	@sh scripts/version.sh $@ "$(levels)"
+
+-include $(patsubst %,%,$(wildcard $(obj)/*/*.d $(build)/tests/*/*.d))
