@@ -1,0 +1,10 @@
+/* Limits that a control group (container) sets on this process; version 2, then version 1. */
+#ifndef NIBBLE_BASE_CGROUP_H
+#define NIBBLE_BASE_CGROUP_H
+
+#include <stddef.h>
+
+double cgroup_cpus(void);        /* processors' worth of time, 0 when there is no quota */
+size_t cgroup_memory_left(void); /* bytes below the limit, SIZE_MAX when there is none */
+
+#endif

@@ -1,0 +1,12 @@
+/* What memory this process holds and what is left for it, in bytes; 0 where the system tells
+ * nothing. */
+#ifndef NIBBLE_BASE_MEMORY_H
+#define NIBBLE_BASE_MEMORY_H
+
+#include <stddef.h>
+
+size_t memory_available(void); /* MemAvailable, or what the cgroup leaves if that is less */
+size_t memory_private(void);   /* anonymous pages resident now: ours alone, files not counted */
+size_t memory_peak(void);      /* the most that was ever resident, pages of mapped files included */
+
+#endif
