@@ -1,0 +1,127 @@
+#include "num/affine.h"
+
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "num/half.h"
+
+bool affine_valid(int bits, int group) {
+    return bits >= 2 && bits <= 8 && bits != 7 && (group == 32 || group == 64 || group == 128);
+}
+
+struct mat affine_mat(size_t rows, size_t cols, int bits, int group, enum dtype dtype,
+                      const unsigned char *codes, const unsigned char *scales,
+                      const unsigned char *offsets) {
+    size_t scale_bytes = cols / (size_t)group * dtype_bytes(dtype);
+    return (struct mat){
+        .format = &format_affine,
+        .rows = rows,
+        .cols = cols,
+        .plane = {codes, scales, offsets},
+        .stride = {affine_code_bytes(cols, bits), scale_bytes, scale_bytes},
+        .dtype = dtype,
+        .bits = bits,
+        .group = group,
+    };
+}
+
+/* Scale or offset number i of a plane. */
+static float load(const unsigned char *plane, size_t i, enum dtype dtype) {
+    float f;
+    switch (dtype) {
+    case DTYPE_F16: return half_from_f16(half_load_u16(plane + 2 * i));
+    case DTYPE_BF16: return half_from_bf16(half_load_u16(plane + 2 * i));
+    default: memcpy(&f, plane + 4 * i, sizeof f); return f;
+    }
+}
+
+static void store(unsigned char *plane, size_t i, enum dtype dtype, float f) {
+    if (dtype == DTYPE_F32) {
+        memcpy(plane + 4 * i, &f, sizeof f);
+        return;
+    }
+    uint16_t h = dtype == DTYPE_F16 ? half_to_f16(f) : half_to_bf16(f);
+    plane[2 * i] = (unsigned char)h;
+    plane[2 * i + 1] = (unsigned char)(h >> 8);
+}
+
+/* Eight codes occupy `bits` bytes, whatever the width: a row is read and written by eights. */
+static inline void unpack8(const unsigned char *p, int bits, uint32_t codes[8]) {
+    uint64_t word = 0;
+    for (int i = 0; i < bits; i++) word |= (uint64_t)p[i] << 8 * i;
+    for (int i = 0; i < 8; i++) codes[i] = (uint32_t)(word >> i * bits) & ((1u << bits) - 1);
+}
+
+static void pack8(unsigned char *p, int bits, const uint32_t codes[8]) {
+    uint64_t word = 0;
+    for (int i = 0; i < 8; i++) word |= (uint64_t)codes[i] << i * bits;
+    for (int i = 0; i < bits; i++) p[i] = (unsigned char)(word >> 8 * i);
+}
+
+/* One row; inlined with a constant width, which lets the compiler lay the shifts out. */
+static inline void decode_row(const struct mat *m, size_t row, float *out, int bits) {
+    const unsigned char *codes = m->plane[0] + row * m->stride[0];
+    const unsigned char *scales = m->plane[1] + row * m->stride[1];
+    const unsigned char *offsets = m->plane[2] + row * m->stride[2];
+    size_t group = (size_t)m->group;
+    for (size_t g = 0; g < m->cols / group; g++) {
+        float s = load(scales, g, m->dtype), z = load(offsets, g, m->dtype);
+        for (size_t i = 0; i < group; i += 8, codes += bits, out += 8) {
+            uint32_t q[8];
+            unpack8(codes, bits, q);
+            for (int k = 0; k < 8; k++) out[k] = s * (float)(int32_t)q[k] + z;
+        }
+    }
+}
+
+static void decode(const struct mat *m, size_t row, float *out) {
+    switch (m->bits) {
+    case 2: decode_row(m, row, out, 2); return;
+    case 3: decode_row(m, row, out, 3); return;
+    case 4: decode_row(m, row, out, 4); return;
+    case 5: decode_row(m, row, out, 5); return;
+    case 6: decode_row(m, row, out, 6); return;
+    default: decode_row(m, row, out, 8); return;
+    }
+}
+
+const struct format format_affine = {.name = "affine", .decode = decode};
+
+/* The scale and offset of one group: the end of its range with the larger magnitude becomes the
+ * offset, and the scale is bent so that zero has a code of its own. */
+static void fit(const float *w, size_t group, float levels, float *scale, float *offset) {
+    float low = w[0], high = w[0];
+    for (size_t i = 1; i < group; i++) {
+        low = fminf(low, w[i]);
+        high = fmaxf(high, w[i]);
+    }
+    bool low_is_larger = fabsf(low) > fabsf(high);
+    float s = fmaxf((high - low) / levels, 1e-7f);
+    if (!low_is_larger) s = -s;
+    float edge = low_is_larger ? low : high;
+    float q0 = rintf(edge / s);
+    *scale = q0 != 0 ? edge / q0 : s;
+    *offset = q0 != 0 ? edge : 0;
+}
+
+void affine_encode(const float *row, size_t cols, int bits, int group, enum dtype dtype,
+                   unsigned char *codes, unsigned char *scales, unsigned char *offsets) {
+    size_t length = (size_t)group;
+    float levels = (float)((1u << bits) - 1);
+    for (size_t g = 0; g < cols / length; g++) {
+        const float *w = row + g * length;
+        float s, z;
+        fit(w, length, levels, &s, &z);
+        for (size_t i = 0; i < length; i += 8, codes += bits) {
+            uint32_t q[8];
+            for (int k = 0; k < 8; k++) {
+                float x = rintf((w[i + (size_t)k] - z) / s);
+                q[k] = (uint32_t)fminf(fmaxf(x, 0), levels); /* NaN becomes 0 */
+            }
+            pack8(codes, bits, q);
+        }
+        store(scales, g, dtype, s);
+        store(offsets, g, dtype, z);
+    }
+}
