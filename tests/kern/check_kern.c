@@ -1,0 +1,408 @@
+/* Every kernel of kern.def, at every level that this machine has, on what makes such loops fail:
+ * all lengths around the vector sizes, all alignments, arrays that end at a page that faults, and
+ * values that are whole, wide, zero, denormal, infinite and NaN. Conversions must be equal to those
+ * of num/half.h (test_half.c), sums as close to double precision as rounding explains. */
+#include <math.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "base/cpu.h"
+#include "base/dtype.h"
+#include "check.h"
+#include "kern/kern.h"
+#include "num/half.h"
+
+enum { MAX_N = 65537, WIDEST = 64 /* elements of the largest step that a kernel takes */ };
+
+static struct {
+    const char *kernel, *level;
+    size_t n;
+    size_t values; /* which row of mixes or conversions */
+    struct kern kern;
+} now; /* what is being checked */
+
+/* --- arrays between two pages that fault, with NaN around what belongs to the kernel --- */
+
+enum { AT_END = 64, MARGIN = 256 };
+
+struct buffer {
+    unsigned char *begin, *end; /* what is accessible */
+    unsigned char *data;        /* what the kernel may touch */
+    size_t bytes;
+};
+
+static struct buffer floats, row;
+static unsigned char canary[MARGIN]; /* 0xff: a NaN in f16, bf16 and f32 */
+
+static void open_buffer(struct buffer *b) {
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    size_t size = (sizeof(float) * MAX_N / page + 2) * page;
+    unsigned char *p = mmap(NULL, size + 2 * page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (p == MAP_FAILED || mprotect(p + page, size, PROT_READ | PROT_WRITE) != 0) {
+        perror("mmap");
+        exit(1);
+    }
+    b->begin = p + page;
+    b->end = b->begin + size;
+}
+
+static size_t margin_before(const struct buffer *b) {
+    size_t room = (size_t)(b->data - b->begin);
+    return room < MARGIN ? room : MARGIN;
+}
+
+static size_t margin_after(const struct buffer *b) {
+    size_t room = (size_t)(b->end - b->data) - b->bytes;
+    return room < MARGIN ? room : MARGIN;
+}
+
+/* Content NULL: an output, NaN before the call. */
+static void place(struct buffer *b, int offset, const void *content, size_t bytes) {
+    b->data = offset == AT_END ? b->end - bytes : b->begin + offset;
+    b->bytes = bytes;
+    size_t before = margin_before(b);
+    memset(b->data - before, 0xff, before + bytes + margin_after(b));
+    if (content) memcpy(b->data, content, bytes);
+}
+
+/* Places 0 to 63 are every alignment of the row and of the floats; AT_END ends at the guard. */
+static void place_both(int at, const void *f, const void *w, size_t row_bytes) {
+    place(&row, at, w, row_bytes);
+    place(&floats, at == AT_END ? at : (at * 5 % 16) * 4, f, sizeof(float) * now.n);
+}
+
+static bool margins_intact(const struct buffer *b) {
+    size_t before = margin_before(b), after = margin_after(b);
+    return memcmp(b->data - before, canary, before) == 0 &&
+           memcmp(b->data + b->bytes, canary, after) == 0;
+}
+
+/* An input must stay what it was: content. An output (content NULL) must be what it was at AT_END,
+ * the first place, where its values are checked: where the arrays lie makes no difference. */
+static void check_bytes(const struct buffer *b, const void *content, int at) {
+    static unsigned char first[sizeof(float) * MAX_N];
+    if (!content && at == AT_END) memcpy(first, b->data, b->bytes);
+    CHECK_MSG(memcmp(b->data, content ? content : first, b->bytes) == 0,
+              "%s at level %s %s: n = %zu, place %d", now.kernel, now.level,
+              content ? "changes its input" : "depends on where its arrays lie", now.n, at);
+    CHECK_MSG(margins_intact(b), "%s at level %s writes outside its arrays: n = %zu, place %d",
+              now.kernel, now.level, now.n, at);
+}
+
+static void report_fault(int signal) {
+    dprintf(STDOUT_FILENO, "%s at level %s touched memory beyond its arrays: n = %zu (signal %d)\n",
+            now.kernel, now.level, now.n, signal);
+    _exit(1);
+}
+
+/* --- values --- */
+
+/* WHOLE: small, never 0, so that every sum is exact in f32 and no element may be missing. BITS: any
+ * pattern. TIES: halfway between two f16, and beside it. INFINITE, NAN_ONCE: one among UNIFORM. */
+enum values { WHOLE, UNIFORM, WIDE, ZERO, DENORMAL, INFINITE, NAN_ONCE, BITS, TIES };
+
+static const struct {
+    enum values floats, row;
+} mixes[] = {
+    {WHOLE, WHOLE},      {UNIFORM, UNIFORM}, {WIDE, WIDE},        {ZERO, UNIFORM},
+    {UNIFORM, ZERO},     {ZERO, ZERO},       {UNIFORM, DENORMAL}, {DENORMAL, UNIFORM},
+    {UNIFORM, INFINITE}, {INFINITE, WIDE},   {UNIFORM, NAN_ONCE}, {NAN_ONCE, UNIFORM},
+};
+static const enum values conversions[] = {UNIFORM, WIDE, ZERO, DENORMAL, INFINITE, BITS, TIES};
+
+enum { MIXES = sizeof mixes / sizeof *mixes };
+enum { CONVERSIONS = sizeof conversions / sizeof *conversions };
+enum { LOW = -55, HIGH = 50 }; /* exponents of WIDE, such that sums of products stay finite */
+
+static float float_data[MAX_N];
+static unsigned char row_data[sizeof(float) * MAX_N];
+
+static uint32_t draw_bits(void) {
+    static uint64_t state = 0x9e3779b97f4a7c15;
+    state ^= state << 13;
+    state ^= state >> 7;
+    state ^= state << 17;
+    return (uint32_t)(state >> 32);
+}
+
+static float draw_uniform(void) {
+    return (float)(int32_t)draw_bits() * 0x1p-31f;
+}
+
+static float draw_tie(void) {
+    static const uint32_t beside[] = {0, 1, 0xfff, 0x1000, 0x1001, 0x1fff};
+    float f = half_from_f16((uint16_t)draw_bits());
+    return half_from_bits(half_to_bits(f) + beside[draw_bits() % 6]);
+}
+
+static float draw(enum values v, int low, int high) {
+    uint32_t bits = draw_bits();
+    int exponent = low + (int)(draw_bits() % (uint32_t)(high - low));
+    switch (v) {
+    case WHOLE: return (float)(1 + bits % 8) * (bits & 8 ? 1 : -1);
+    case WIDE: return ldexpf(1 + (float)(bits >> 9) * 0x1p-23f, exponent) * (bits & 1 ? 1 : -1);
+    case ZERO: return half_from_bits(bits & 0x80000000);
+    case DENORMAL: return half_from_bits(bits & 0x807fffff);
+    case BITS: return half_from_bits(bits);
+    case TIES: return draw_tie();
+    default: return draw_uniform();
+    }
+}
+
+static float special(enum values v) {
+    return v == NAN_ONCE ? half_from_bits(0x7fc12345) : draw_bits() & 1 ? INFINITY : -INFINITY;
+}
+
+static void fill_floats(enum values v) {
+    for (size_t i = 0; i < now.n; i++) float_data[i] = draw(v, LOW, HIGH);
+    if (now.n && (v == INFINITE || v == NAN_ONCE)) float_data[draw_bits() % now.n] = special(v);
+}
+
+static uint16_t draw_half(enum dtype type, enum values v, size_t i) {
+    bool f16 = type == DTYPE_F16;
+    if (v == BITS) return (uint16_t)(i * 40503); /* every pattern, once MAX_N are asked for */
+    if (v == DENORMAL) return (uint16_t)(draw_bits() & (f16 ? 0x83ff : 0x807f));
+    return f16 ? half_to_f16(draw(v, -24, 15)) : half_to_bf16(draw(v, LOW, HIGH));
+}
+
+static void put(enum dtype type, size_t i, float f) {
+    if (type == DTYPE_F32) memcpy(row_data + 4 * i, &f, sizeof f);
+    if (type == DTYPE_F16) half_store_u16(row_data + 2 * i, half_to_f16(f));
+    if (type == DTYPE_BF16) half_store_u16(row_data + 2 * i, half_to_bf16(f));
+}
+
+static void fill_row(enum dtype type, enum values v) {
+    for (size_t i = 0; i < now.n; i++) {
+        if (type == DTYPE_F32) {
+            put(type, i, draw(v, LOW, HIGH));
+        } else {
+            half_store_u16(row_data + 2 * i, draw_half(type, v, i));
+        }
+    }
+    if (now.n && (v == INFINITE || v == NAN_ONCE)) put(type, draw_bits() % now.n, special(v));
+}
+
+static float row_at(enum dtype type, size_t i) {
+    float f;
+    if (type == DTYPE_F16) return half_from_f16(half_load_u16(row_data + 2 * i));
+    if (type == DTYPE_BF16) return half_from_bf16(half_load_u16(row_data + 2 * i));
+    memcpy(&f, row_data + 4 * i, sizeof f);
+    return f;
+}
+
+/* All places with the first kind of values and lengths up to 3 * WIDEST, else four of them. */
+static int next_place(int at) {
+    return at - (now.values == 0 && now.n <= 3 * WIDEST ? 1 : 21);
+}
+
+static size_t next_length(size_t n) {
+    static const size_t large[] = {1023, 4097, 5633, 11009};
+    if (n <= 3 * WIDEST) return n + 1;
+    for (size_t i = 0; i < 4; i++) {
+        if (n < large[i]) return large[i];
+    }
+    return n < MAX_N ? MAX_N : MAX_N + 1;
+}
+
+/* --- what the kernels must compute --- */
+
+static bool is_close(float got, double exact, double bound) {
+    if (isnan(exact)) return isnan(got);
+    if (isinf(exact)) return got == exact;
+    return fabs(got - exact) <= bound;
+}
+
+/* The exact sum, and how far rounding may lead away from it: a kernel has at least 8 partial sums,
+ * so a product is rounded once (by 2^-150 at most where it underflows) and then takes part in at
+ * most n / 8 + 8 additions; each of these errors is within 2^-24 of a sum of magnitudes. */
+static double sum_exactly(enum dtype type, enum values v, double *bound) {
+    double sum = 0, magnitude = 0;
+    for (size_t i = 0; i < now.n; i++) {
+        double product = (double)float_data[i] * row_at(type, i);
+        sum += product;
+        magnitude += fabs(product);
+    }
+    double n = (double)now.n;
+    *bound = v == WHOLE ? 0 : (n / 8 + 10) * 0x1p-24 * magnitude + n * 0x1p-149;
+    return sum;
+}
+
+static void check_sum(float (*dot)(const float *, const void *, size_t), enum dtype type,
+                      enum values v) {
+    double bound, exact = sum_exactly(type, v, &bound);
+    float first = 0;
+    for (int at = AT_END; at >= 0 && check_ok; at = next_place(at)) {
+        place_both(at, float_data, row_data, dtype_bytes(type) * now.n);
+        float got = dot((float *)floats.data, row.data, now.n);
+        if (at == AT_END) first = got;
+        CHECK_MSG(is_close(got, exact, bound),
+                  "%s at level %s: %.9g is not %.9g within %.3g: n = %zu, place %d", now.kernel,
+                  now.level, got, exact, bound, now.n, at);
+        CHECK_MSG(memcmp(&got, &first, sizeof got) == 0,
+                  "%s at level %s depends on where its arrays lie: n = %zu, place %d", now.kernel,
+                  now.level, now.n, at);
+        check_bytes(&floats, float_data, at);
+        check_bytes(&row, row_data, at);
+    }
+}
+
+static void check_dot(float (*dot)(const float *, const void *, size_t), enum dtype type) {
+    for (now.values = 0; now.values < MIXES; now.values++) {
+        for (now.n = 0; now.n < MAX_N && check_ok; now.n = next_length(now.n)) {
+            fill_floats(mixes[now.values].floats);
+            fill_row(type, mixes[now.values].row);
+            check_sum(dot, type, mixes[now.values].row);
+        }
+    }
+}
+
+/* Two roundings at most, of the product and of the sum; a product that underflows errs absolutely. */
+static void check_added(float a, enum dtype type, enum values v) {
+    for (size_t i = 0; i < now.n && check_ok; i++) {
+        float got;
+        memcpy(&got, floats.data + sizeof got * i, sizeof got);
+        double y = float_data[i], product = (double)a * row_at(type, i);
+        double bound = v == WHOLE ? 0 : 0x1p-23 * (fabs(y) + fabs(product)) + 0x1p-148;
+        CHECK_MSG(is_close(got, y + product, bound),
+                  "%s at level %s: element %zu of %zu is %.9g, not %.9g", now.kernel, now.level, i,
+                  now.n, got, y + product);
+    }
+}
+
+static void check_axpy(void (*axpy)(float *, float, const void *, size_t), enum dtype type) {
+    for (now.values = 0; now.values < MIXES; now.values++) {
+        enum values v = mixes[now.values].row;
+        for (now.n = 0; now.n < MAX_N && check_ok; now.n = next_length(now.n)) {
+            float a = v == WHOLE ? -3 : draw(v == WIDE ? WIDE : UNIFORM, LOW, HIGH);
+            fill_floats(mixes[now.values].floats);
+            fill_row(type, v);
+            for (int at = AT_END; at >= 0 && check_ok; at = next_place(at)) {
+                place_both(at, float_data, row_data, dtype_bytes(type) * now.n);
+                axpy((float *)floats.data, a, row.data, now.n);
+                if (at == AT_END) check_added(a, type, v);
+                check_bytes(&floats, NULL, at);
+                check_bytes(&row, row_data, at);
+            }
+        }
+    }
+}
+
+static void check_loaded(enum dtype type) {
+    for (size_t i = 0; i < now.n && check_ok; i++) {
+        float got, expected = row_at(type, i);
+        memcpy(&got, floats.data + sizeof got * i, sizeof got);
+        bool same = isnan(expected) ? isnan(got) : half_to_bits(got) == half_to_bits(expected);
+        CHECK_MSG(same, "%s at level %s: element %zu of %zu is %a, not %a", now.kernel, now.level,
+                  i, now.n, got, expected);
+    }
+}
+
+static void check_load(void (*load)(float *, const void *, size_t), enum dtype type) {
+    for (now.values = 0; now.values < CONVERSIONS; now.values++) {
+        for (now.n = 0; now.n <= MAX_N && check_ok; now.n = next_length(now.n)) {
+            fill_row(type, conversions[now.values]);
+            for (int at = AT_END; at >= 0 && check_ok; at = next_place(at)) {
+                place_both(at, NULL, row_data, dtype_bytes(type) * now.n);
+                load((float *)floats.data, row.data, now.n);
+                if (at == AT_END) check_loaded(type);
+                check_bytes(&floats, NULL, at);
+                check_bytes(&row, row_data, at);
+            }
+        }
+    }
+}
+
+static bool is_nan_f16(uint16_t h) {
+    return (h & 0x7fff) > 0x7c00;
+}
+
+static void check_stored(void) {
+    for (size_t i = 0; i < now.n && check_ok; i++) {
+        uint16_t got = half_load_u16(row.data + 2 * i), expected = half_to_f16(float_data[i]);
+        CHECK_MSG(got == expected || (is_nan_f16(got) && is_nan_f16(expected)),
+                  "%s at level %s: element %zu of %zu, from %a, is %04x, not %04x", now.kernel,
+                  now.level, i, now.n, float_data[i], got, expected);
+    }
+}
+
+static void check_store_f16(void) {
+    for (now.values = 0; now.values < CONVERSIONS; now.values++) {
+        for (now.n = 0; now.n <= MAX_N && check_ok; now.n = next_length(now.n)) {
+            fill_floats(conversions[now.values]);
+            for (int at = AT_END; at >= 0 && check_ok; at = next_place(at)) {
+                place_both(at, float_data, NULL, 2 * now.n);
+                now.kern.store_f16(row.data, (float *)floats.data, now.n);
+                if (at == AT_END) check_stored();
+                check_bytes(&floats, float_data, at);
+                check_bytes(&row, NULL, at);
+            }
+        }
+    }
+}
+
+static void check_dot_f32(void) {
+    check_dot(now.kern.dot_f32, DTYPE_F32);
+}
+
+static void check_dot_f16(void) {
+    check_dot(now.kern.dot_f16, DTYPE_F16);
+}
+
+static void check_dot_bf16(void) {
+    check_dot(now.kern.dot_bf16, DTYPE_BF16);
+}
+
+static void check_axpy_f32(void) {
+    check_axpy(now.kern.axpy_f32, DTYPE_F32);
+}
+
+static void check_axpy_f16(void) {
+    check_axpy(now.kern.axpy_f16, DTYPE_F16);
+}
+
+static void check_load_f16(void) {
+    check_load(now.kern.load_f16, DTYPE_F16);
+}
+
+static void check_load_bf16(void) {
+    check_load(now.kern.load_bf16, DTYPE_BF16);
+}
+
+/* A kernel of kern.def that has no check_NAME above is an undefined name here. */
+static const struct {
+    const char *kernel;
+    void (*check)(void);
+} checks[] = {
+#define KERNEL(name, result, params) {#name, check_##name},
+#include "kern/kern.def"
+#undef KERNEL
+};
+
+static void check_level(enum kern_level level) {
+    struct error e;
+    if (!kern_select(&now.kern, kern_level_name(level), &now.level, &e)) {
+        printf("%s\n", e.message);
+        exit(1);
+    }
+    for (size_t i = 0; i < sizeof checks / sizeof *checks; i++) {
+        char name[64];
+        snprintf(name, sizeof name, "%s at level %s", checks[i].kernel, now.level);
+        now.kernel = checks[i].kernel;
+        check_run(name, checks[i].check);
+    }
+}
+
+int main(void) {
+    memset(canary, 0xff, sizeof canary);
+    open_buffer(&floats);
+    open_buffer(&row);
+    signal(SIGSEGV, report_fault);
+    signal(SIGBUS, report_fault);
+    for (enum kern_level level = 0; level < KERN_LEVELS; level++) {
+        if (kern_level_available(level)) check_level(level);
+    }
+    return check_done();
+}
