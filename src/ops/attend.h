@@ -1,0 +1,37 @@
+/* Causal attention over the cache, grouped queries (Ainslie et al., 2023), optional sliding window.
+ *
+ *     out[t, h] = sum_j softmax_j(scale * q[t, h] . k[j, h / group]) v[j, h / group]
+ *
+ * with j from the first position that the window shows to the token's own. Scores and sums are f32;
+ * each query is computed alone in one fixed order, so batches and threads change nothing. */
+#ifndef NIBBLE_OPS_ATTEND_H
+#define NIBBLE_OPS_ATTEND_H
+
+#include "base/dtype.h"
+#include "ops/backend.h"
+
+/* The keys and values of one layer: [kv_heads, context, head_dim] each, f32 or f16. */
+struct kv_layer {
+    unsigned char *k, *v;
+    enum dtype dtype;
+    size_t heads, context, head_dim;
+};
+
+/* Stores k and v [n, kv_heads, head_dim] at positions pos .. pos + n - 1. */
+void attend_store(const struct backend *b, const struct kv_layer *kv, const float *k,
+                  const float *v, size_t n, size_t pos);
+
+struct attention {
+    size_t heads;  /* query heads, a multiple of the cache's */
+    size_t window; /* how many positions a token sees, itself included; 0: all */
+    float scale;   /* on the scores: 1 / sqrt(head_dim) */
+};
+
+/* q, out [n, heads, head_dim]; the cache holds positions 0 .. pos + n - 1. */
+void attend(const struct backend *b, const struct attention *a, const struct kv_layer *kv,
+            float *out, const float *q, size_t n, size_t pos);
+
+/* The scratch floats a thread needs for a context of this length. */
+size_t attend_scratch(size_t context);
+
+#endif
