@@ -1,0 +1,16 @@
+/* The families nibble runs: one row each, in arch.c, the only file that names one. */
+#ifndef NIBBLE_MODEL_ARCH_H
+#define NIBBLE_MODEL_ARCH_H
+
+#include "model/config.h"
+
+struct arch {
+    const char *model_type; /* as config.json says it */
+    const char *title;      /* for people */
+};
+
+/* The row that c asks for. A file without model_type is one of Meta's params.json. An unknown
+ * type is refused with the list of those that are known. */
+bool arch_find(const struct arch **arch, const struct config *c, struct error *e);
+
+#endif

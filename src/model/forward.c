@@ -1,0 +1,72 @@
+/* The page: everything that a decoder-only transformer computes, over n tokens at once.
+ *
+ *     x  = E[token]
+ *     x += attention(norm(x))        for each layer
+ *     x += feed_forward(norm(x))
+ *     logits = W norm(x)
+ *
+ * Decoding is n = 1. How a weight is stored, what CPU this is and whose model it is are not known
+ * here. */
+#include "model/forward.h"
+
+#include <math.h>
+
+#include "ops/attend.h"
+#include "ops/embed.h"
+#include "ops/gate.h"
+#include "ops/linear.h"
+#include "ops/norm.h"
+
+/* h = Wo attend(rope(Wq h), cache + rope(Wk h), cache + Wv h) */
+static void attention(struct run *r, const struct layer *l, const struct kv_layer *kv, size_t n,
+                      size_t pos) {
+    const struct backend *b = &r->backend;
+    const struct spec *s = &r->model->spec;
+    const struct rope *rope = &r->model->rope;
+    struct attention a = {
+        .heads = s->heads, .window = s->window, .scale = 1 / sqrtf((float)s->head_dim)};
+
+    linear(b, r->q, &l->wq, r->h, n); // [n, heads * head_dim]
+    linear(b, r->k, &l->wk, r->h, n); // [n, kv_heads * head_dim]
+    linear(b, r->v, &l->wv, r->h, n);
+    rope_apply(b, rope, r->angles, r->q, n, s->heads, s->head_dim);
+    rope_apply(b, rope, r->angles, r->k, n, s->kv_heads, s->head_dim);
+    attend_store(b, kv, r->k, r->v, n, pos);
+    attend(b, &a, kv, r->att, r->q, n, pos);
+    linear(b, r->h, &l->wo, r->att, n); // [n, dim]
+}
+
+/* h = Wdown (silu(Wgate h) * Wup h) */
+static void feed_forward(struct run *r, const struct layer *l, size_t n) {
+    const struct backend *b = &r->backend;
+    linear(b, r->gate, &l->gate, r->h, n); // [n, hidden]
+    linear(b, r->up, &l->up, r->h, n);
+    gate_silu(b, r->gate, r->up, n, r->model->spec.hidden);
+    linear(b, r->h, &l->down, r->gate, n); // [n, dim]
+}
+
+void forward(struct run *r, const int *ids, size_t n, size_t pos) {
+    const struct backend *b = &r->backend;
+    const struct spec *s = &r->model->spec;
+    const struct weights *w = &r->model->weights;
+    float eps = (float)s->norm_eps;
+
+    embed(b, r->x, &w->embed, ids, n); // [n, dim]
+    rope_angles(&r->model->rope, r->angles, n, pos);
+    for (size_t i = 0; i < s->layers; i++) {
+        const struct layer *l = &w->layers[i];
+        norm_rms(b, r->h, r->x, l->attn_norm, n, s->dim, eps);
+        attention(r, l, &r->kv.layers[i], n, pos);
+        gate_add(b, r->x, r->h, n, s->dim);
+        norm_rms(b, r->h, r->x, l->ffn_norm, n, s->dim, eps);
+        feed_forward(r, l, n);
+        gate_add(b, r->x, r->h, n, s->dim);
+    }
+}
+
+void forward_logits(struct run *r, size_t first, size_t count, float *logits) {
+    const struct spec *s = &r->model->spec;
+    const struct weights *w = &r->model->weights;
+    norm_rms(&r->backend, r->h, r->x + first * s->dim, w->norm, count, s->dim, (float)s->norm_eps);
+    linear(&r->backend, logits, &w->output, r->h, count); // [count, vocab]
+}

@@ -1,0 +1,134 @@
+#include "model/model.h"
+
+#include <stdio.h>
+
+#include "model/rotary.h"
+
+/* The context of a file that does not say: what the first models with Meta's names were made for.
+ */
+enum { DEFAULT_CONTEXT = 4096 };
+
+static bool add_ends(struct model *m, const struct config *c, struct error *e) {
+    int ids[MODEL_MAX_ENDS], count = 0;
+    if (!config_ids(c, "eos_token_id", ids, MODEL_MAX_ENDS, &count, e)) return false;
+    for (int i = 0; i < count; i++) {
+        bool known = false;
+        for (int k = 0; k < m->end_count; k++) known |= m->ends[k] == ids[i];
+        if (!known && m->end_count < MODEL_MAX_ENDS) m->ends[m->end_count++] = ids[i];
+    }
+    return true;
+}
+
+/* What model_open learns from the main config. */
+static bool read_config(struct model *m, const struct config *c, struct error *e) {
+    double bos = -1;
+    if (!arch_find(&m->arch, c, e) || !spec_read(&m->spec, c, e)) return false;
+    if (!config_number(c, "bos_token_id", 0, 1 << 30, true, &bos, e) || !add_ends(m, c, e))
+        return false;
+    m->bos = (int)bos;
+    return true;
+}
+
+static bool open_config(struct model *m, const char *name, struct config *c, struct error *e) {
+    char where[512];
+    store_where(&m->store, name, where, sizeof where);
+    return config_open(c, store_file(&m->store, name), where, e);
+}
+
+static bool read_configs(struct model *m, struct error *e) {
+    const char *name = store_file(&m->store, "config.json").data ? "config.json" : "params.json";
+    struct config c;
+    if (!store_file(&m->store, name).data) {
+        return fail(e, STATUS_MODEL,
+                    "%s has no config.json and no params.json, which say the model's shape",
+                    m->store.path);
+    }
+    if (!open_config(m, name, &c, e)) return false;
+    bool ok = read_config(m, &c, e);
+    config_close(&c);
+    if (!ok || !store_file(&m->store, "generation_config.json").data) return ok;
+
+    if (!open_config(m, "generation_config.json", &c, e)) return false;
+    ok = add_ends(m, &c, e);
+    config_close(&c);
+    return ok;
+}
+
+static void layout(struct model *m, struct arena *a) {
+    weights_layout(&m->weights, &m->spec, a);
+    m->rope.freq = arena_take(a, m->spec.head_dim / 2, sizeof *m->rope.freq);
+}
+
+static bool bind(struct model *m, struct error *e) {
+    struct arena count = {0};
+    layout(m, &count);
+    if (!arena_open(&m->arena, count.used, e)) return false;
+    layout(m, &m->arena);
+    weights_bind(&m->weights, &m->spec, &m->store);
+
+    bool interleaved =
+        m->spec.rope_traditional < 0 ? m->weights.names == WEIGHTS_META : m->spec.rope_traditional;
+    m->rope.dim = m->spec.head_dim;
+    m->rope.layout = interleaved ? ROPE_INTERLEAVED : ROPE_HALF;
+    rotary_fill(&m->rope, &m->spec);
+    return true;
+}
+
+static bool check_ids(const struct model *m, struct error *e) {
+    for (int i = 0; i < m->end_count; i++) {
+        if ((size_t)m->ends[i] < m->spec.vocab) continue;
+        return fail(e, STATUS_MODEL, "%s: end token %d lies outside the vocabulary of %zu",
+                    m->store.path, m->ends[i], m->spec.vocab);
+    }
+    if (m->bos < 0 || (size_t)m->bos < m->spec.vocab) return true;
+    return fail(e, STATUS_MODEL, "%s: bos_token_id %d lies outside the vocabulary of %zu",
+                m->store.path, m->bos, m->spec.vocab);
+}
+
+bool model_open(struct model *m, const char *path, struct error *e) {
+    *m = (struct model){.bos = -1};
+    if (!store_open(&m->store, path, e)) return false;
+    if (!m->store.count) {
+        fail(e, STATUS_MODEL, "%s holds no weights that nibble reads: an .npz is needed", path);
+        goto fail;
+    }
+    TRY(read_configs(m, e));
+    TRY(weights_settle(&m->weights, &m->spec, &m->store, e));
+    TRY(weights_check(&m->weights, &m->spec, &m->store, e));
+    TRY(check_ids(m, e));
+    TRY(bind(m, e));
+    if (!m->spec.context) m->spec.context = DEFAULT_CONTEXT;
+    return true;
+fail:
+    model_close(m);
+    return false;
+}
+
+void model_close(struct model *m) {
+    arena_close(&m->arena);
+    store_close(&m->store);
+    *m = (struct model){0};
+}
+
+static void add_bytes(void *arg, const char *name, const struct mat *m, size_t length) {
+    (void)name;
+    *(size_t *)arg += m ? format_bytes(m) : length * sizeof(float);
+}
+
+size_t model_bytes_per_token(const struct model *m) {
+    size_t bytes = 0;
+    const struct mat *embed = &m->weights.embed;
+    weights_each(&m->weights, &m->spec, add_bytes, &bytes);
+    return m->spec.tied ? bytes : bytes - format_bytes(embed) + format_row_bytes(embed);
+}
+
+static void add_values(void *arg, const char *name, const struct mat *m, size_t length) {
+    (void)name;
+    *(size_t *)arg += m ? m->rows * m->cols : length;
+}
+
+size_t model_parameters(const struct model *m) {
+    size_t values = 0;
+    weights_each(&m->weights, &m->spec, add_values, &values);
+    return values;
+}

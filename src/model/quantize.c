@@ -1,0 +1,265 @@
+#include "model/quantize.h"
+
+#include <cjson/cJSON.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/pool.h"
+#include "num/affine.h"
+#include "store/write.h"
+
+enum { NAME_BYTES = 160 };
+
+struct quantizer;
+
+/* One array of the output. */
+struct member {
+    struct quantizer *q;
+    const struct mat *from; /* NULL: bytes are copied as they are */
+    int bits;
+    int plane; /* of the encoded matrix */
+    struct span bytes;
+};
+
+struct quantizer {
+    const struct model *model;
+    const struct quantize_options *options;
+    struct quantize_report *report;
+    struct writer *writer;
+    struct pool *pool;
+    float *rows;            /* [threads, widest] */
+    size_t widest;          /* columns of the widest matrix */
+    struct member *members; /* [capacity]: never moves, the writer holds pointers into it */
+    size_t count, capacity;
+    const struct mat *encoded; /* whose planes are in memory */
+    unsigned char *planes[MAT_PLANES];
+    size_t done;  /* bytes of weights read */
+    char *config; /* the new config.json */
+    struct error *e;
+    bool ok;
+};
+
+/* --- encoding ------------------------------------------------------------------------------- */
+
+struct encoding {
+    struct quantizer *q;
+    const struct mat *from;
+    struct mat to;
+};
+
+static void encode_rows(void *arg, size_t begin, size_t end, int thread) {
+    const struct encoding *c = arg;
+    float *row = c->q->rows + (size_t)thread * c->q->widest;
+    for (size_t i = begin; i < end; i++) {
+        c->from->format->decode(c->from, i, row);
+        affine_encode(row, c->to.cols, c->to.bits, c->to.group, c->to.dtype,
+                      c->q->planes[0] + i * c->to.stride[0], c->q->planes[1] + i * c->to.stride[1],
+                      c->q->planes[2] + i * c->to.stride[2]);
+    }
+}
+
+static void drop_planes(struct quantizer *q) {
+    for (int p = 0; p < MAT_PLANES; p++) {
+        free(q->planes[p]);
+        q->planes[p] = NULL;
+    }
+    q->encoded = NULL;
+}
+
+static bool encode(struct quantizer *q, const struct member *m, struct error *e) {
+    struct encoding c = {.q = q, .from = m->from};
+    c.to = affine_mat(m->from->rows, m->from->cols, m->bits, q->options->group, m->from->dtype,
+                      NULL, NULL, NULL);
+    drop_planes(q);
+    for (int p = 0; p < MAT_PLANES; p++) {
+        q->planes[p] = malloc(c.to.rows * c.to.stride[p]);
+        if (q->planes[p]) continue;
+        return fail(e, STATUS_MEMORY, "not enough memory for a matrix of %zu MB",
+                    format_bytes(&c.to) >> 20);
+    }
+    pool_split(q->pool, c.to.rows, 1, encode_rows, &c);
+    q->encoded = m->from;
+    q->done += format_bytes(m->from);
+    return true;
+}
+
+static bool go_on(struct quantizer *q, struct error *e) {
+    const struct quantize_options *o = q->options;
+    if (!o->progress || o->progress(o->arg, q->done, q->report->bytes_in)) return true;
+    return fail(e, STATUS_INTERRUPTED, "interrupted; nothing was written");
+}
+
+static bool produce(void *arg, struct span *bytes, struct error *e) {
+    const struct member *m = arg;
+    struct quantizer *q = m->q;
+    if (!go_on(q, e)) return false;
+    *bytes = m->bytes;
+    if (!m->from) return true;
+    if (q->encoded != m->from && !encode(q, m, e)) return false;
+    bytes->data = q->planes[m->plane];
+    return true;
+}
+
+/* --- declaring the arrays ------------------------------------------------------------------- */
+
+static void add(struct quantizer *q, const char *name, enum dtype dtype, int dims,
+                const uint64_t *shape, struct member member) {
+    if (!q->ok) return;
+    struct member *m = &q->members[q->count++];
+    *m = member;
+    m->q = q;
+    q->report->bytes_out += m->bytes.size;
+    q->ok = write_array(q->writer, name, dtype, dims, shape, produce, m, q->e);
+}
+
+static void add_file(struct quantizer *q, const char *name, struct span bytes) {
+    uint64_t length = bytes.size;
+    if (bytes.data) add(q, name, DTYPE_U8, 1, &length, (struct member){.bytes = bytes});
+}
+
+/* An array of the source, unchanged. */
+static void add_copy(struct quantizer *q, const char *module, const char *suffix) {
+    char name[NAME_BYTES];
+    snprintf(name, sizeof name, "%s.%s", module, suffix);
+    const struct array *a = store_find(&q->model->store, name);
+    if (a) add(q, name, a->dtype, a->dims, a->shape, (struct member){.bytes = a->bytes});
+}
+
+static void add_plane(struct quantizer *q, const char *module, int plane, const struct mat *from,
+                      int bits) {
+    static const char *const suffix[MAT_PLANES] = {"weight", "scales", "biases"};
+    struct mat to =
+        affine_mat(from->rows, from->cols, bits, q->options->group, from->dtype, NULL, NULL, NULL);
+    enum dtype dtype = plane == 0 ? DTYPE_U32 : to.dtype;
+    uint64_t shape[2] = {to.rows, to.stride[plane] / dtype_bytes(dtype)};
+    char name[NAME_BYTES];
+    snprintf(name, sizeof name, "%s.%s", module, suffix[plane]);
+    add(q, name, dtype, 2, shape,
+        (struct member){
+            .from = from, .bits = bits, .plane = plane, .bytes.size = to.rows * to.stride[plane]});
+}
+
+static bool fits(const struct quantizer *q, const struct mat *m) {
+    return m && m->cols % (size_t)q->options->group == 0;
+}
+
+static int bits_of(const struct quantizer *q, const struct mat *m) {
+    bool embed = m == &q->model->weights.embed;
+    return embed && q->options->embed_bits ? q->options->embed_bits : q->options->bits;
+}
+
+static void add_tensor(void *arg, const char *name, const struct mat *m, size_t length) {
+    struct quantizer *q = arg;
+    (void)length;
+    if (fits(q, m)) {
+        q->report->quantized++;
+        for (int p = 0; p < MAT_PLANES; p++) add_plane(q, name, p, m, bits_of(q, m));
+        return;
+    }
+    q->report->kept += m != NULL;
+    add_copy(q, name, "weight");
+    add_copy(q, name, "scales");
+    add_copy(q, name, "biases");
+}
+
+/* --- the config ----------------------------------------------------------------------------- */
+
+static void put_width(cJSON *object, int bits, int group) {
+    cJSON_AddNumberToObject(object, "group_size", group);
+    cJSON_AddNumberToObject(object, "bits", bits);
+}
+
+struct config_entry {
+    struct quantizer *q;
+    cJSON *quantization;
+};
+
+/* MLX's way to say that a module differs: its path with a width of its own, or false. */
+static void put_override(void *arg, const char *name, const struct mat *m, size_t length) {
+    struct config_entry *entry = arg;
+    struct quantizer *q = entry->q;
+    (void)length;
+    if (!m) return;
+    if (!fits(q, m))
+        cJSON_AddFalseToObject(entry->quantization, name);
+    else if (bits_of(q, m) != q->options->bits) {
+        put_width(cJSON_AddObjectToObject(entry->quantization, name), bits_of(q, m),
+                  q->options->group);
+    }
+}
+
+/* The source's config with its "quantization" replaced. */
+static bool make_config(struct quantizer *q, struct error *e) {
+    const struct store *store = &q->model->store;
+    struct span text = store_file(store, "config.json");
+    if (!text.data) text = store_file(store, "params.json");
+    cJSON *root = cJSON_ParseWithLength((const char *)text.data, text.size);
+    cJSON_DeleteItemFromObjectCaseSensitive(root, "quantization");
+    cJSON_DeleteItemFromObjectCaseSensitive(root, "quantization_config");
+    struct config_entry entry = {q, cJSON_AddObjectToObject(root, "quantization")};
+    put_width(entry.quantization, q->options->bits, q->options->group);
+    weights_each(&q->model->weights, &q->model->spec, put_override, &entry);
+    q->config = cJSON_Print(root);
+    cJSON_Delete(root);
+    return q->config || fail(e, STATUS_MEMORY, "not enough memory for the config");
+}
+
+/* --- all of it ------------------------------------------------------------------------------ */
+
+static void measure(void *arg, const char *name, const struct mat *m, size_t length) {
+    struct quantizer *q = arg;
+    (void)name;
+    q->capacity += MAT_PLANES;
+    q->report->bytes_in += m ? format_bytes(m) : length * sizeof(float);
+    if (m && m->cols > q->widest) q->widest = m->cols;
+}
+
+static bool prepare(struct quantizer *q, const char *path, struct error *e) {
+    static const char *const files[] = {"tokenizer.model", "tokenizer.json",
+                                        "generation_config.json", "tokenizer_config.json"};
+    enum { FILES = sizeof files / sizeof *files };
+    const struct model *m = q->model;
+    weights_each(&m->weights, &m->spec, measure, q);
+    q->capacity += FILES + 1;
+    q->members = calloc(q->capacity, sizeof *q->members);
+    q->rows = calloc((size_t)q->options->threads * q->widest, sizeof *q->rows);
+    if (!q->members || !q->rows) return fail(e, STATUS_MEMORY, "not enough memory to quantize");
+    if (!pool_open(&q->pool, q->options->threads, e) || !make_config(q, e) ||
+        !write_open(&q->writer, path, e)) {
+        return false;
+    }
+    add_file(q, "config.json", (struct span){(const unsigned char *)q->config, strlen(q->config)});
+    for (int i = 0; i < FILES; i++) add_file(q, files[i], store_file(&m->store, files[i]));
+    weights_each(&m->weights, &m->spec, add_tensor, q);
+    return q->ok;
+}
+
+static bool check(const struct quantize_options *o, struct error *e) {
+    int embed = o->embed_bits ? o->embed_bits : o->bits;
+    if (!affine_valid(o->bits, 32) || !affine_valid(embed, 32)) {
+        return fail(e, STATUS_ARGUMENT, "%d bits: a width is 2, 3, 4, 5, 6 or 8",
+                    affine_valid(o->bits, 32) ? embed : o->bits);
+    }
+    if (affine_valid(o->bits, o->group)) return true;
+    return fail(e, STATUS_ARGUMENT, "group size %d: it must be 32, 64 or 128", o->group);
+}
+
+bool quantize(const struct model *m, const char *path, const struct quantize_options *o,
+              struct quantize_report *report, struct error *e) {
+    *report = (struct quantize_report){0};
+    if (!check(o, e)) return false;
+    struct quantizer q = {.model = m, .options = o, .report = report, .e = e, .ok = true};
+    bool ok = prepare(&q, path, e);
+    if (ok) {
+        ok = write_commit(q.writer, e);
+        q.writer = NULL;
+    }
+    write_discard(q.writer);
+    drop_planes(&q);
+    pool_close(q.pool);
+    free(q.members);
+    free(q.rows);
+    cJSON_free(q.config);
+    return ok;
+}

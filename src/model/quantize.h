@@ -1,0 +1,30 @@
+/* Writes a model as a single .npz with its matrices in MLX's affine quantization.
+ *
+ * Names, vectors, config and tokenizer stay as they are; the config gains "quantization". A matrix
+ * whose width is no multiple of the group keeps its type. One encoded matrix is in memory at a
+ * time. */
+#ifndef NIBBLE_MODEL_QUANTIZE_H
+#define NIBBLE_MODEL_QUANTIZE_H
+
+#include "model/model.h"
+
+struct quantize_options {
+    int bits, group; /* as affine_valid() has them */
+    int embed_bits;  /* for the embedding, and so for an output tied to it; 0: as bits */
+    int threads;
+    bool (*progress)(void *arg, size_t done,
+                     size_t total); /* bytes of weights read; false: stop. May be NULL */
+    void *arg;
+};
+
+struct quantize_report {
+    size_t quantized;           /* matrices */
+    size_t kept;                /* matrices whose width is no multiple of the group */
+    size_t bytes_in, bytes_out; /* of all tensors */
+};
+
+/* Nothing appears under path unless all went well. */
+bool quantize(const struct model *m, const char *path, const struct quantize_options *o,
+              struct quantize_report *report, struct error *e);
+
+#endif

@@ -1,0 +1,107 @@
+#include "model/run.h"
+
+#include "base/memory.h"
+#include "model/forward.h"
+#include "ops/blas.h"
+#include "ops/linear.h"
+
+enum { LEAVE_FREE = 1 << 30 };
+
+static size_t larger(size_t a, size_t b) {
+    return a > b ? a : b;
+}
+
+/* Scratch first: it is used for every token, the end of the cache perhaps never. */
+static void layout(struct run *r, struct arena *a, enum dtype kv_type) {
+    const struct spec *s = &r->model->spec;
+    size_t n = r->batch, queries = s->heads * s->head_dim, keys = s->kv_heads * s->head_dim;
+    r->x = arena_take(a, n, s->dim * sizeof(float));
+    r->h = arena_take(a, n, s->dim * sizeof(float));
+    r->q = arena_take(a, n, queries * sizeof(float));
+    r->att = arena_take(a, n, queries * sizeof(float));
+    r->k = arena_take(a, n, keys * sizeof(float));
+    r->v = arena_take(a, n, keys * sizeof(float));
+    r->gate = arena_take(a, n, s->hidden * sizeof(float));
+    r->up = arena_take(a, n, s->hidden * sizeof(float));
+    r->angles = arena_take(a, n, s->head_dim * sizeof(float));
+    size_t cols = larger(larger(s->dim, s->hidden), queries);
+    backend_layout(&r->backend, a, larger(linear_scratch(cols), attend_scratch(r->context)));
+    kv_layout(&r->kv, a, s, kv_type, r->context);
+}
+
+/* The model's own context if memory allows, else what leaves a gigabyte free. */
+static size_t default_context(const struct model *m, enum dtype kv_type) {
+    size_t available = memory_available(), each = kv_position_bytes(&m->spec, kv_type);
+    size_t room = available > LEAVE_FREE ? (available - LEAVE_FREE) / each : 0;
+    size_t context = m->spec.context;
+    return !available || context <= room ? context : larger(room, 1);
+}
+
+bool run_open(struct run *r, const struct model *m, const struct run_options *o, struct error *e) {
+    *r = (struct run){.model = m};
+    r->context = o->context ? o->context : default_context(m, o->kv_type);
+    r->batch = o->batch < r->context ? o->batch : r->context;
+    if (!backend_open(&r->backend, o->threads, o->level, e)) return false;
+    blas_init();
+    struct arena count = {0};
+    layout(r, &count, o->kv_type);
+    size_t available = memory_available();
+    if (available && count.used > available) {
+        fail(e, STATUS_MEMORY,
+             "a context of %zu tokens needs %zu MB and %zu MB are available; ask for a smaller "
+             "--ctx-size",
+             r->context, count.used >> 20, available >> 20);
+        goto fail;
+    }
+    TRY(arena_open(&r->arena, count.used, e));
+    layout(r, &r->arena, o->kv_type);
+    return true;
+fail:
+    run_close(r);
+    return false;
+}
+
+void run_close(struct run *r) {
+    backend_close(&r->backend);
+    arena_close(&r->arena);
+    *r = (struct run){0};
+}
+
+bool run_check(const struct run *r, const int *ids, size_t n, struct error *e) {
+    if (n > r->context - r->pos) {
+        return fail(e, STATUS_CONTEXT,
+                    "%zu tokens do not fit the context of %zu%s; raise --ctx-size or shorten them",
+                    r->pos + n, r->context,
+                    r->context < r->model->spec.context ? "" : ", the model's own");
+    }
+    for (size_t i = 0; i < n; i++) {
+        if (ids[i] >= 0 && (size_t)ids[i] < r->model->spec.vocab) continue;
+        return fail(e, STATUS_ARGUMENT, "token id %d lies outside the vocabulary of %zu", ids[i],
+                    r->model->spec.vocab);
+    }
+    return true;
+}
+
+bool run_append(struct run *r, const int *ids, size_t n, float *logits, bool all, struct error *e) {
+    if (!run_check(r, ids, n, e)) return false;
+    size_t vocab = r->model->spec.vocab;
+    for (size_t done = 0; done < n;) {
+        size_t count = n - done < r->batch ? n - done : r->batch;
+        forward(r, ids + done, count, r->pos);
+        r->pos += count;
+        done += count;
+        if (logits && all)
+            forward_logits(r, 0, count, logits + (done - count) * vocab);
+        else if (logits && done == n)
+            forward_logits(r, count - 1, 1, logits);
+    }
+    return true;
+}
+
+void run_rewind(struct run *r, size_t pos) {
+    if (pos < r->pos) r->pos = pos;
+}
+
+size_t run_bytes(const struct run *r) {
+    return r->arena.size;
+}

@@ -1,0 +1,52 @@
+/* One timeline of tokens over a model: cache, scratch and threads. All memory is taken when it
+ * opens. */
+#ifndef NIBBLE_MODEL_RUN_H
+#define NIBBLE_MODEL_RUN_H
+
+#include "model/kv.h"
+#include "model/model.h"
+#include "ops/backend.h"
+
+struct run_options {
+    size_t context; /* positions; 0: the model's, at most what leaves a gigabyte of memory free */
+    size_t batch;   /* tokens of one forward pass, at least 1 */
+    int threads;    /* at least 1 */
+    const char *level;  /* NULL: the best */
+    enum dtype kv_type; /* DTYPE_F16 or DTYPE_F32 */
+};
+
+struct run {
+    const struct model *model;
+    struct backend backend;
+    struct arena arena;
+    struct kv kv;
+    size_t context, batch;
+    size_t pos; /* tokens in the cache */
+
+    /* scratch of a forward pass, [batch, ...] */
+    float *x;         /* [dim] the residual stream; after forward(), the last layer's */
+    float *h;         /* [dim] what a block reads, then what it adds */
+    float *q, *att;   /* [heads * head_dim] */
+    float *k, *v;     /* [kv_heads * head_dim] */
+    float *gate, *up; /* [hidden] */
+    float *angles;    /* [head_dim / 2, 2] */
+};
+
+bool run_open(struct run *r, const struct model *m, const struct run_options *o, struct error *e);
+void run_close(struct run *r);
+
+/* Whether n ids can be appended: they fit the context (else STATUS_CONTEXT) and the vocabulary. */
+bool run_check(const struct run *r, const int *ids, size_t n, struct error *e);
+
+/* Appends n ids: forward passes of at most batch tokens, each after the other. logits, if not NULL,
+ * is [n, vocab] when all, else [vocab] for the last one. What run_check refuses is refused before
+ * anything changes. */
+bool run_append(struct run *r, const int *ids, size_t n, float *logits, bool all, struct error *e);
+
+/* Forgets all tokens from pos on. */
+void run_rewind(struct run *r, size_t pos);
+
+/* Bytes of the arena: cache and scratch. */
+size_t run_bytes(const struct run *r);
+
+#endif
