@@ -1,0 +1,43 @@
+/* The loop: prompt in, tokens out one by one, until something ends it. */
+#ifndef NIBBLE_GEN_GENERATE_H
+#define NIBBLE_GEN_GENERATE_H
+
+#include "gen/sampler.h"
+#include "gen/stream.h"
+#include "model/run.h"
+#include "text/tokens.h"
+
+enum finish { FINISH_STOP, FINISH_LENGTH, FINISH_STRING, FINISH_CONTEXT, FINISH_INTERRUPTED };
+
+struct generate_options {
+    size_t max_tokens;        /* SIZE_MAX: no limit but the context */
+    bool ignore_ends;         /* end tokens do not stop the run */
+    const char *const *stops; /* stop strings, none empty */
+    size_t stop_count;
+};
+
+/* What the caller hears while it runs. Any may be NULL. */
+struct generate_events {
+    void *arg;
+    void (*on_text)(void *arg, const char *text,
+                    size_t size);                 /* whole characters, but for the very last */
+    void (*on_token)(void *arg, int id);          /* every token as it is chosen */
+    bool (*go_on)(void *arg, size_t prompt_done); /* asked before each pass; false: stop */
+};
+
+struct generated {
+    enum finish finish;
+    size_t prompt_tokens, tokens; /* tokens: those chosen, an end token included */
+    uint64_t prompt_ns;           /* reading the prompt, up to its logits */
+    uint64_t first_ns;            /* from the start to the first token chosen */
+    uint64_t tokens_ns;           /* from the first token chosen to the last */
+};
+
+/* Appends prompt [n >= 1] to the run and generates. tokens may be NULL: then there is no text, and
+ * stops are not looked for. Token ids that end a text: those of the model and the tokenizer's. A
+ * prompt that does not fit is refused before anything runs. */
+bool generate(struct run *r, const struct tokens *tokens, struct sampler *sampler,
+              const int *prompt, size_t n, const struct generate_options *o,
+              const struct generate_events *events, struct generated *out, struct error *e);
+
+#endif
