@@ -1,0 +1,274 @@
+/* nibble: decoder-only language models on a CPU.
+ *
+ * The public contract of libnibble.a, and all that the command line uses. Three handles:
+ *
+ *     nibble_model      the files: numbers, tensors, tokenizer. Immutable once open; contexts on
+ * any threads may share it. It must outlive them. nibble_tokenizer  a model's tokenizer, or one
+ * opened alone. nibble_context    one timeline of tokens: KV cache, scratch, worker threads. One
+ * caller at a time.
+ *
+ * A function that can fail takes a nibble_error last, fills it and returns false or NULL. The
+ * library never prints, exits or reads the environment. Strings are UTF-8 where they are text;
+ * paths are as the operating system takes them. */
+#ifndef NIBBLE_H
+#define NIBBLE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define NIBBLE_API __attribute__((visibility("default")))
+
+/* --- errors ----------------------------------------------------------------------------------- */
+
+typedef enum nibble_status {
+    NIBBLE_OK,
+    NIBBLE_ARGUMENT,    /* what was asked for makes no sense */
+    NIBBLE_FILE,        /* the operating system refused a file */
+    NIBBLE_FORMAT,      /* a file is not what its format promises */
+    NIBBLE_MODEL,       /* sound files that do not make a model nibble runs */
+    NIBBLE_MEMORY,      /* not enough memory */
+    NIBBLE_CONTEXT,     /* the tokens do not fit the context */
+    NIBBLE_NUMERIC,     /* NaN or infinite logits */
+    NIBBLE_INTERRUPTED, /* a callback asked to stop */
+} nibble_status;
+
+typedef struct nibble_error {
+    nibble_status status;
+    char message[4096]; /* a sentence with the thing and the remedy; a list may follow on indented
+                           lines */
+} nibble_error;
+
+/* --- models ----------------------------------------------------------------------------------- */
+
+typedef struct nibble_model nibble_model;
+typedef struct nibble_tokenizer nibble_tokenizer;
+typedef struct nibble_context nibble_context;
+
+/* path: a single-file .npz, or a folder with weights.npz or shards weights.N.npz, config.json or
+ * params.json, and tokenizer.model. The weights are mapped, not read. NULL on failure. */
+NIBBLE_API nibble_model *nibble_model_open(const char *path, nibble_error *e);
+NIBBLE_API void nibble_model_close(nibble_model *m); /* NULL is fine, here and in every close */
+
+typedef struct nibble_model_info {
+    const char *family; /* model_type */
+    size_t parameters;  /* values in all tensors */
+    size_t vocab, context, layers;
+    size_t mapped_bytes;               /* weights used in place from their files */
+    size_t private_bytes;              /* weights that had to be inflated into memory */
+    size_t own_bytes;                  /* vectors and tables made when the model opened */
+    size_t bytes_per_token;            /* weights read to generate one token */
+    size_t kv_bytes_f16, kv_bytes_f32; /* KV cache of one token */
+    size_t tensors;                    /* matrices and vectors */
+    size_t kept;                       /* of a quantized model: matrices left as they were */
+    size_t unmapped_arrays;            /* compressed in the file: these models are not mapped */
+    int bos;                           /* -1 if there is none */
+} nibble_model_info;
+
+NIBBLE_API void nibble_model_describe(const nibble_model *m, nibble_model_info *info);
+
+/* Every number of the model's configuration, in order. */
+NIBBLE_API void nibble_model_numbers(const nibble_model *m,
+                                     void (*see)(void *arg, const char *name, const char *value),
+                                     void *arg);
+
+typedef struct nibble_tensor {
+    const char *name;   /* without ".weight" */
+    const char *format; /* "f16", "affine" */
+    size_t rows, cols;  /* a vector has one row */
+    int bits, group;    /* of one value; group is 0 unless quantized */
+    size_t bytes;
+    bool vector;
+} nibble_tensor;
+
+NIBBLE_API void nibble_model_tensors(const nibble_model *m,
+                                     void (*see)(void *arg, const nibble_tensor *t), void *arg);
+
+/* --- text and tokens -------------------------------------------------------------------------- */
+
+/* The model's tokenizer, owned by it; NULL if it came without one. */
+NIBBLE_API const nibble_tokenizer *nibble_model_tokenizer(const nibble_model *m);
+
+/* A tokenizer alone: path as for a model, but weights are not needed. */
+NIBBLE_API nibble_tokenizer *nibble_tokenizer_open(const char *path, nibble_error *e);
+NIBBLE_API void nibble_tokenizer_close(nibble_tokenizer *t);
+
+typedef struct nibble_ids {
+    int *ids; /* malloc'd; free with nibble_free */
+    size_t count;
+} nibble_ids;
+
+enum {
+    NIBBLE_BOS =
+        1, /* begin with the BOS token, unless the text already does; one is never added twice */
+    NIBBLE_SPECIAL =
+        2, /* special tokens written in the text become their ids; else they are plain text */
+};
+
+/* Whether the model wants NIBBLE_BOS: it has the token and does not say otherwise. */
+NIBBLE_API bool nibble_tokenizer_adds_bos(const nibble_tokenizer *t);
+
+/* text may hold NUL and invalid UTF-8. */
+NIBBLE_API bool nibble_tokenize(const nibble_tokenizer *t, const char *text, size_t size, int flags,
+                                nibble_ids *out, nibble_error *e);
+
+/* The text of a whole sequence, special tokens as their names; malloc'd, *size bytes and a NUL. */
+NIBBLE_API bool nibble_detokenize(const nibble_tokenizer *t, const int *ids, size_t n, char **text,
+                                  size_t *size, nibble_error *e);
+
+NIBBLE_API void nibble_free(void *p);
+
+/* --- running ---------------------------------------------------------------------------------- */
+
+typedef struct nibble_context_options {
+    size_t context;      /* positions; 0: the model's, at most what leaves 1 GB of memory free */
+    size_t batch;        /* prompt tokens of one forward pass */
+    int threads;         /* 0: the machine's default, see nibble_machine_probe */
+    const char *level;   /* SIMD level at most: "scalar", "avx2", "avx512"; NULL: the best */
+    const char *kv_type; /* "f16" or "f32"; NULL: f16 */
+} nibble_context_options;
+
+NIBBLE_API nibble_context_options nibble_context_defaults(void);
+NIBBLE_API nibble_context *nibble_context_open(const nibble_model *m,
+                                               const nibble_context_options *o, nibble_error *e);
+NIBBLE_API void nibble_context_close(nibble_context *c);
+
+typedef struct nibble_context_info {
+    size_t context, batch;
+    size_t used;      /* tokens in the cache */
+    size_t own_bytes; /* cache and scratch */
+    int threads;
+    const char *level, *kv_type;
+} nibble_context_info;
+
+NIBBLE_API void nibble_context_describe(const nibble_context *c, nibble_context_info *info);
+
+/* Appends n ids. logits may be NULL; else it receives [n, vocab] when all, [vocab] of the last
+ * otherwise. */
+NIBBLE_API bool nibble_eval(nibble_context *c, const int *ids, size_t n, float *logits, bool all,
+                            nibble_error *e);
+
+/* Forgets all tokens from position pos on. */
+NIBBLE_API void nibble_rewind(nibble_context *c, size_t pos);
+
+/* --- generating ------------------------------------------------------------------------------- */
+
+typedef struct nibble_bias {
+    int id;
+    float value; /* added to the logit; -INFINITY forbids the token */
+} nibble_bias;
+
+typedef struct nibble_sampling {
+    uint64_t seed;
+    float temp; /* 0: greedy */
+    int top_k;
+    float top_p, min_p, typical;
+    float repeat_penalty, presence_penalty, frequency_penalty;
+    int repeat_last_n;
+    const nibble_bias *bias;
+    size_t bias_count;
+} nibble_sampling;
+
+/* llama.cpp's defaults: 0.8, top-k 40, top-p 0.95, min-p 0.05, the rest off. */
+NIBBLE_API nibble_sampling nibble_sampling_defaults(void);
+
+typedef struct nibble_generation {
+    nibble_sampling sampling;
+    size_t max_tokens;        /* SIZE_MAX: until an end token or a full context */
+    bool ignore_end;          /* end tokens do not stop the run */
+    const char *const *stops; /* strings that end the text; they are not part of it */
+    size_t stop_count;
+
+    void *arg;
+    /* Text as it settles: whole characters (but for the very last bytes), no part of a stop string.
+     */
+    void (*on_text)(void *arg, const char *text, size_t size);
+    void (*on_token)(void *arg, int id);
+    /* Asked before each forward pass, with the prompt tokens read so far; false ends the run. */
+    bool (*go_on)(void *arg, size_t prompt_done);
+} nibble_generation;
+
+typedef enum nibble_finish {
+    NIBBLE_FINISH_STOP,        /* an end token */
+    NIBBLE_FINISH_LENGTH,      /* max_tokens */
+    NIBBLE_FINISH_STRING,      /* a stop string */
+    NIBBLE_FINISH_CONTEXT,     /* the context is full */
+    NIBBLE_FINISH_INTERRUPTED, /* go_on said no */
+} nibble_finish;
+
+typedef struct nibble_generated {
+    nibble_finish finish;
+    size_t prompt_tokens, tokens;
+    uint64_t prompt_ns; /* reading the prompt */
+    uint64_t first_ns;  /* from the start to the first token */
+    uint64_t tokens_ns; /* from the first token to the last */
+} nibble_generated;
+
+/* Appends prompt (n >= 1) to the context and generates. Without a tokenizer there is no text. */
+NIBBLE_API bool nibble_generate(nibble_context *c, const nibble_generation *g, const int *prompt,
+                                size_t n, nibble_generated *out, nibble_error *e);
+
+/* --- files ------------------------------------------------------------------------------------ */
+
+typedef struct nibble_quantization {
+    int bits, group; /* 2, 3, 4, 5, 6 or 8; 32, 64 or 128 */
+    int embed_bits;  /* of the embedding; 0: as bits */
+    int threads;     /* 0: the machine's default */
+    void *arg;
+    bool (*progress)(void *arg, size_t done, size_t total); /* bytes; false stops; may be NULL */
+} nibble_quantization;
+
+typedef struct nibble_quantized {
+    size_t quantized, kept; /* matrices */
+    size_t bytes_in, bytes_out;
+} nibble_quantized;
+
+/* Writes m as a single .npz with affine quantization, as MLX packs it. */
+NIBBLE_API bool nibble_quantize(const nibble_model *m, const char *path,
+                                const nibble_quantization *q, nibble_quantized *out,
+                                nibble_error *e);
+
+/* Writes f32 [rows, cols] as a .npy file. */
+NIBBLE_API bool nibble_write_npy(const char *path, const float *data, size_t rows, size_t cols,
+                                 nibble_error *e);
+
+/* --- the machine and this build --------------------------------------------------------------- */
+
+typedef struct nibble_machine {
+    char cpu[64];
+    int logical, physical; /* processors and cores this process may use */
+    int threads;           /* the default */
+    char reason[96];       /* why */
+    char levels[64];       /* SIMD levels this build has and this CPU runs, lowest first */
+    size_t memory_available;
+} nibble_machine;
+
+NIBBLE_API void nibble_machine_probe(nibble_machine *m);
+
+/* Memory of this process: anonymous pages now, and the most ever resident, mapped files included.
+ */
+NIBBLE_API size_t nibble_memory_private(void);
+NIBBLE_API size_t nibble_memory_peak(void);
+
+/* Nanoseconds since an arbitrary start. */
+NIBBLE_API uint64_t nibble_clock(void);
+
+NIBBLE_API const char *nibble_version(void); /* "0.1.0" */
+
+/* Version, commit, compiler, levels built, library versions: lines, each ended by a newline. 1,000
+ * bytes are enough. */
+NIBBLE_API void nibble_build(char *out, size_t size);
+
+/* The length of the valid UTF-8 sequence at the start of text[0..size), 0 if there is none: for
+ * callers who must write valid UTF-8 (generated bytes need not be). */
+NIBBLE_API size_t nibble_utf8_sequence(const char *text, size_t size);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,173 @@
+/* include/nibble.h: contexts, evaluation, generation, files. */
+#include <stdlib.h>
+
+#include "api/handles.h"
+#include "base/cpu.h"
+#include "model/quantize.h"
+#include "store/write.h"
+
+nibble_context_options nibble_context_defaults(void) {
+    return (nibble_context_options){.batch = 512};
+}
+
+static int default_threads(int asked) {
+    struct cpu cpu;
+    if (asked) return asked;
+    cpu_probe(&cpu);
+    return cpu.threads;
+}
+
+static bool open_run(nibble_context *c, const nibble_context_options *o, struct error *e) {
+    if (!kv_type_find(o->kv_type ? o->kv_type : "f16", &c->kv_type, e)) return false;
+    if (!o->batch) return fail(e, STATUS_ARGUMENT, "a batch size of 0: it must be at least 1");
+    struct run_options options = {
+        .context = o->context,
+        .batch = o->batch,
+        .threads = default_threads(o->threads),
+        .level = o->level,
+        .kv_type = c->kv_type,
+    };
+    return run_open(&c->run, &c->model->model, &options, e);
+}
+
+nibble_context *nibble_context_open(const nibble_model *m, const nibble_context_options *o,
+                                    nibble_error *out) {
+    struct error e = {0};
+    nibble_context *c = calloc(1, sizeof *c);
+    if (c) c->model = m;
+    bool ok = c ? open_run(c, o, &e) : fail(&e, STATUS_MEMORY, "not enough memory for a context");
+    if (ok) return c;
+    free(c);
+    handles_report(false, &e, out);
+    return NULL;
+}
+
+void nibble_context_close(nibble_context *c) {
+    if (c) run_close(&c->run);
+    free(c);
+}
+
+void nibble_context_describe(const nibble_context *c, nibble_context_info *info) {
+    *info = (nibble_context_info){
+        .context = c->run.context,
+        .batch = c->run.batch,
+        .used = c->run.pos,
+        .own_bytes = run_bytes(&c->run),
+        .threads = pool_threads(c->run.backend.pool),
+        .level = c->run.backend.level,
+        .kv_type = dtype_name(c->kv_type),
+    };
+}
+
+bool nibble_eval(nibble_context *c, const int *ids, size_t n, float *logits, bool all,
+                 nibble_error *out) {
+    struct error e = {0};
+    return handles_report(run_append(&c->run, ids, n, logits, all, &e), &e, out);
+}
+
+void nibble_rewind(nibble_context *c, size_t pos) {
+    run_rewind(&c->run, pos);
+}
+
+/* --- generating ------------------------------------------------------------------------------- */
+
+nibble_sampling nibble_sampling_defaults(void) {
+    return (nibble_sampling){.temp = 0.8f,
+                             .top_k = 40,
+                             .top_p = 0.95f,
+                             .min_p = 0.05f,
+                             .typical = 1,
+                             .repeat_penalty = 1,
+                             .repeat_last_n = 64};
+}
+
+_Static_assert(sizeof(nibble_bias) == sizeof(struct logit_bias) &&
+                   offsetof(nibble_bias, value) == offsetof(struct logit_bias, value),
+               "a list of one is a list of the other");
+
+static struct sampler_options sampler_options_of(const nibble_sampling *s) {
+    return (struct sampler_options){
+        .seed = s->seed,
+        .temp = s->temp,
+        .top_k = s->top_k,
+        .top_p = s->top_p,
+        .min_p = s->min_p,
+        .typical = s->typical,
+        .repeat_penalty = s->repeat_penalty,
+        .presence_penalty = s->presence_penalty,
+        .frequency_penalty = s->frequency_penalty,
+        .repeat_last_n = s->repeat_last_n,
+        .bias = (const struct logit_bias *)(const void *)s->bias,
+        .bias_count = s->bias_count,
+    };
+}
+
+static bool run_generation(nibble_context *c, const nibble_generation *g, struct sampler *sampler,
+                           const int *prompt, size_t n, nibble_generated *out, struct error *e) {
+    struct generate_options options = {.max_tokens = g->max_tokens,
+                                       .ignore_ends = g->ignore_end,
+                                       .stops = g->stops,
+                                       .stop_count = g->stop_count};
+    struct generate_events events = {g->arg, g->on_text, g->on_token, g->go_on};
+    struct generated done;
+    bool ok = generate(&c->run, c->model->tokenizer.tokens, sampler, prompt, n, &options, &events,
+                       &done, e);
+    *out = (nibble_generated){(nibble_finish)done.finish,
+                              done.prompt_tokens,
+                              done.tokens,
+                              done.prompt_ns,
+                              done.first_ns,
+                              done.tokens_ns};
+    return ok;
+}
+
+_Static_assert((int)NIBBLE_FINISH_INTERRUPTED == (int)FINISH_INTERRUPTED,
+               "the two lists of reasons agree");
+
+bool nibble_generate(nibble_context *c, const nibble_generation *g, const int *prompt, size_t n,
+                     nibble_generated *out, nibble_error *error) {
+    struct error e = {0};
+    struct sampler sampler = {0};
+    struct sampler_options options = sampler_options_of(&g->sampling);
+    if (!n) {
+        fail(&e, STATUS_ARGUMENT, "the prompt has no tokens; give at least one");
+        goto fail;
+    }
+    for (size_t i = 0; i < g->stop_count; i++) {
+        if (*g->stops[i]) continue;
+        fail(&e, STATUS_ARGUMENT, "a stop string is empty");
+        goto fail;
+    }
+    TRY(sampler_open(&sampler, &options, c->model->sampled, c->run.context, &e));
+    TRY(run_generation(c, g, &sampler, prompt, n, out, &e));
+    sampler_close(&sampler);
+    return true;
+fail:
+    sampler_close(&sampler);
+    return handles_report(false, &e, error);
+}
+
+/* --- files ------------------------------------------------------------------------------------ */
+
+bool nibble_quantize(const nibble_model *m, const char *path, const nibble_quantization *q,
+                     nibble_quantized *out, nibble_error *error) {
+    struct error e = {0};
+    struct quantize_options options = {.bits = q->bits,
+                                       .group = q->group,
+                                       .embed_bits = q->embed_bits,
+                                       .threads = default_threads(q->threads),
+                                       .progress = q->progress,
+                                       .arg = q->arg};
+    struct quantize_report report;
+    bool ok = quantize(&m->model, path, &options, &report, &e);
+    *out = (nibble_quantized){report.quantized, report.kept, report.bytes_in, report.bytes_out};
+    return handles_report(ok, &e, error);
+}
+
+bool nibble_write_npy(const char *path, const float *data, size_t rows, size_t cols,
+                      nibble_error *error) {
+    struct error e = {0};
+    uint64_t shape[2] = {rows, cols};
+    struct span bytes = {(const unsigned char *)data, rows * cols * sizeof *data};
+    return handles_report(write_npy(path, DTYPE_F32, 2, shape, bytes, &e), &e, error);
+}

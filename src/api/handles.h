@@ -1,0 +1,38 @@
+/* What the public handles are made of. */
+#ifndef NIBBLE_API_HANDLES_H
+#define NIBBLE_API_HANDLES_H
+
+#include "base/error.h"
+#include "gen/generate.h"
+#include "model/model.h"
+#include "model/run.h"
+#include "nibble.h"
+#include "text/tokens.h"
+
+struct nibble_tokenizer {
+    struct tokens *tokens;
+    bool adds_bos;
+    int bos; /* -1 if there is none */
+};
+
+struct nibble_model {
+    struct model model;
+    nibble_tokenizer tokenizer; /* tokens is NULL if the model came without one */
+    size_t sampled;             /* ids that may be sampled: those with a piece */
+};
+
+struct nibble_context {
+    const nibble_model *model;
+    struct run run;
+    enum dtype kv_type;
+};
+
+/* Copies a failure to the caller's struct; returns ok. */
+bool handles_report(bool ok, const struct error *from, nibble_error *to);
+
+/* Opens the tokenizer of a store into *t; leaves t->tokens NULL if there is none. bos: the
+ * config's, or -1. */
+bool handles_open_tokenizer(nibble_tokenizer *t, const struct store *store, int bos,
+                            struct error *e);
+
+#endif

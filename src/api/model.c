@@ -1,0 +1,215 @@
+/* include/nibble.h: models and their tokenizers. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "api/handles.h"
+
+/* Fewer pieces than rows is a padded vocabulary: those rows are never sampled. More would be ids
+ * without a row. */
+static bool match_vocabulary(nibble_model *m, struct error *e) {
+    size_t rows = m->model.spec.vocab;
+    m->sampled = rows;
+    if (!m->tokenizer.tokens) return true;
+    m->sampled = (size_t)tokens_count(m->tokenizer.tokens);
+    if (m->sampled <= rows) return true;
+    return fail(e, STATUS_MODEL,
+                "%s: the tokenizer has %zu pieces, but the embedding has only %zu rows; they are "
+                "not of one model",
+                m->model.store.path, m->sampled, rows);
+}
+
+nibble_model *nibble_model_open(const char *path, nibble_error *out) {
+    struct error e = {0};
+    nibble_model *m = calloc(1, sizeof *m);
+    if (!m) {
+        fail(&e, STATUS_MEMORY, "not enough memory to open %s", path);
+        goto fail;
+    }
+    TRY(model_open(&m->model, path, &e));
+    TRY(handles_open_tokenizer(&m->tokenizer, &m->model.store, m->model.bos, &e));
+    TRY(match_vocabulary(m, &e));
+    return m;
+fail:
+    nibble_model_close(m);
+    handles_report(false, &e, out);
+    return NULL;
+}
+
+void nibble_model_close(nibble_model *m) {
+    if (!m) return;
+    tokens_close(m->tokenizer.tokens);
+    model_close(&m->model);
+    free(m);
+}
+
+/* --- looking at a model ----------------------------------------------------------------------- */
+
+struct tally {
+    size_t tensors, affine, plain;
+};
+
+static void tally_tensor(void *arg, const char *name, const struct mat *m, size_t length) {
+    struct tally *t = arg;
+    (void)name;
+    (void)length;
+    t->tensors++;
+    t->affine += m && m->group;
+    t->plain += m && !m->group;
+}
+
+void nibble_model_describe(const nibble_model *handle, nibble_model_info *info) {
+    const struct model *m = &handle->model;
+    struct tally t = {0};
+    weights_each(&m->weights, &m->spec, tally_tensor, &t);
+    *info = (nibble_model_info){
+        .family = m->arch->model_type,
+        .parameters = model_parameters(m),
+        .vocab = m->spec.vocab,
+        .context = m->spec.context,
+        .layers = m->spec.layers,
+        .mapped_bytes = m->store.mapped_bytes,
+        .private_bytes = m->store.private_bytes,
+        .own_bytes = m->arena.size,
+        .bytes_per_token = model_bytes_per_token(m),
+        .kv_bytes_f16 = kv_position_bytes(&m->spec, DTYPE_F16),
+        .kv_bytes_f32 = kv_position_bytes(&m->spec, DTYPE_F32),
+        .tensors = t.tensors,
+        .kept = t.affine ? t.plain : 0,
+        .bos = handle->tokenizer.tokens ? handle->tokenizer.bos : m->bos,
+    };
+    for (size_t i = 0; i < m->store.count; i++) info->unmapped_arrays += !m->store.arrays[i].mapped;
+}
+
+void nibble_model_numbers(const nibble_model *m, void (*see)(void *, const char *, const char *),
+                          void *arg) {
+    spec_each(&m->model.spec, see, arg);
+}
+
+struct tensor_visit {
+    void (*see)(void *arg, const nibble_tensor *t);
+    void *arg;
+};
+
+static void see_tensor(void *arg, const char *name, const struct mat *m, size_t length) {
+    const struct tensor_visit *v = arg;
+    nibble_tensor t = {.name = name,
+                       .format = "f32",
+                       .rows = 1,
+                       .cols = length,
+                       .bits = 32,
+                       .bytes = length * sizeof(float),
+                       .vector = true};
+    if (m) {
+        t = (nibble_tensor){name,    m->format->name, m->rows,         m->cols,
+                            m->bits, m->group,        format_bytes(m), false};
+    }
+    v->see(v->arg, &t);
+}
+
+void nibble_model_tensors(const nibble_model *m, void (*see)(void *, const nibble_tensor *),
+                          void *arg) {
+    struct tensor_visit v = {see, arg};
+    weights_each(&m->model.weights, &m->model.spec, see_tensor, &v);
+}
+
+/* --- tokenizers ------------------------------------------------------------------------------- */
+
+const nibble_tokenizer *nibble_model_tokenizer(const nibble_model *m) {
+    return m->tokenizer.tokens ? &m->tokenizer : NULL;
+}
+
+static bool open_tokenizer(nibble_tokenizer *t, const char *path, struct error *e) {
+    struct store store;
+    if (!store_open(&store, path, e)) return false;
+    bool ok = handles_open_tokenizer(t, &store, -1, e);
+    if (ok && !t->tokens) ok = fail(e, STATUS_MODEL, "%s has no tokenizer.model", path);
+    store_close(&store);
+    return ok;
+}
+
+nibble_tokenizer *nibble_tokenizer_open(const char *path, nibble_error *out) {
+    struct error e = {0};
+    nibble_tokenizer *t = calloc(1, sizeof *t);
+    bool ok = t ? open_tokenizer(t, path, &e)
+                : fail(&e, STATUS_MEMORY, "not enough memory to open %s", path);
+    if (ok) return t;
+    free(t);
+    handles_report(false, &e, out);
+    return NULL;
+}
+
+void nibble_tokenizer_close(nibble_tokenizer *t) {
+    if (t) tokens_close(t->tokens);
+    free(t);
+}
+
+bool nibble_tokenizer_adds_bos(const nibble_tokenizer *t) {
+    return t->adds_bos;
+}
+
+static bool begins_with(const struct token_list *list, int id) {
+    return list->count && list->ids[0] == id;
+}
+
+/* BOS is put in front after encoding, so that one written in the text is seen. */
+static bool add_bos(struct token_list *list, int bos, struct error *e) {
+    int *ids = realloc(list->ids, (list->count + 1) * sizeof *ids);
+    if (!ids) return fail(e, STATUS_MEMORY, "not enough memory for %zu tokens", list->count + 1);
+    memmove(ids + 1, ids, list->count * sizeof *ids);
+    ids[0] = bos;
+    *list = (struct token_list){ids, list->count + 1};
+    return true;
+}
+
+bool nibble_tokenize(const nibble_tokenizer *t, const char *text, size_t size, int flags,
+                     nibble_ids *out, nibble_error *error) {
+    struct error e = {0};
+    struct token_list list = {0};
+    TRY(tokens_encode(t->tokens, text, size, flags & NIBBLE_SPECIAL, &list, &e));
+    if (flags & NIBBLE_BOS && t->bos >= 0 && !begins_with(&list, t->bos))
+        TRY(add_bos(&list, t->bos, &e));
+    *out = (nibble_ids){list.ids, list.count};
+    return true;
+fail:
+    free(list.ids);
+    return handles_report(false, &e, error);
+}
+
+static bool check_ids(const nibble_tokenizer *t, const int *ids, size_t n, struct error *e) {
+    for (size_t i = 0; i < n; i++) {
+        if (ids[i] >= 0 && ids[i] < tokens_count(t->tokens)) continue;
+        return fail(e, STATUS_ARGUMENT, "token id %d lies outside the tokenizer's %d pieces",
+                    ids[i], tokens_count(t->tokens));
+    }
+    return true;
+}
+
+/* Twice over the ids: once to measure, once to write. */
+static size_t write_text(const nibble_tokenizer *t, const int *ids, size_t n, char *out,
+                         size_t cap) {
+    struct detokenizer d = {.tokens = t->tokens};
+    size_t used = 0;
+    for (size_t i = 0; i < n; i++) {
+        used += tokens_text(&d, ids[i], true, out ? out + used : NULL, cap > used ? cap - used : 0);
+    }
+    return used;
+}
+
+bool nibble_detokenize(const nibble_tokenizer *t, const int *ids, size_t n, char **text,
+                       size_t *size, nibble_error *error) {
+    struct error e = {0};
+    if (!check_ids(t, ids, n, &e)) return handles_report(false, &e, error);
+    *size = write_text(t, ids, n, NULL, 0);
+    *text = malloc(*size + 1);
+    if (!*text) {
+        fail(&e, STATUS_MEMORY, "not enough memory for %zu bytes of text", *size);
+        return handles_report(false, &e, error);
+    }
+    write_text(t, ids, n, *text, *size);
+    (*text)[*size] = 0;
+    return true;
+}
+
+void nibble_free(void *p) {
+    free(p);
+}

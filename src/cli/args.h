@@ -1,0 +1,54 @@
+/* The values of all options of all commands; a command's table says which of them it has. */
+#ifndef NIBBLE_CLI_ARGS_H
+#define NIBBLE_CLI_ARGS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "nibble.h"
+
+enum { ARGS_MAX_REPEATS = 64 };
+
+/* An option that may be given several times. */
+struct args_list {
+    const char *items[ARGS_MAX_REPEATS];
+    int count;
+};
+
+struct args {
+    /* what stands without an option: MODEL, OUT.npz, ids */
+    const char **words;
+    int word_count;
+
+    bool help;
+
+    /* prompt */
+    const char *prompt, *file, *ids;
+    bool escapes, special, bos, no_bos;
+
+    /* run */
+    long long context, batch, threads;
+    const char *level, *kv_type;
+
+    /* sampling */
+    double temp, top_p, min_p, typical, repeat_penalty, presence_penalty, frequency_penalty;
+    long long top_k, repeat_last_n, seed;
+    struct args_list logit_bias;
+
+    /* generation */
+    long long n_predict;
+    struct args_list stops;
+    bool ignore_eos, echo;
+
+    /* output */
+    bool stats, quiet, json;
+    const char *out;
+
+    /* bench */
+    long long bench_prompt, bench_tokens, repeats;
+
+    /* quantize */
+    long long bits, embed_bits, group_size;
+};
+
+#endif

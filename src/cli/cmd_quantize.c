@@ -1,0 +1,67 @@
+#include <stdio.h>
+#include <unistd.h>
+
+#include "cli/message.h"
+#include "cli/options.h"
+#include "cli/session.h"
+
+static const struct option options_quantize[] = {
+    {"--bits", OPTION_WHOLE, offsetof(struct args, bits), 2, 8, 4, "N",
+     "bits of a weight: 2, 3, 4, 5, 6 or 8"},
+    {"--group-size", OPTION_WHOLE, offsetof(struct args, group_size), 32, 128, 64, "N",
+     "weights that share a scale: 32, 64 or 128"},
+    {"--embed-bits", OPTION_WHOLE, offsetof(struct args, embed_bits), 0, 8, 0, "N",
+     "bits of the embedding and an output tied to it (default: as --bits)"},
+    {"-q --quiet", OPTION_FLAG, offsetof(struct args, quiet),
+     .help = "no progress, no closing line"},
+    {0}};
+
+static bool progress(void *arg, size_t done, size_t total) {
+    const struct args *a = arg;
+    if (!a->quiet) message_progress("quantizing", done, total);
+    return !message_interrupted();
+}
+
+static int quantize(const struct session *s, const struct args *a) {
+    nibble_error e;
+    nibble_quantized done;
+    nibble_quantization q = {.bits = (int)a->bits,
+                             .group = (int)a->group_size,
+                             .embed_bits = (int)a->embed_bits,
+                             .threads = (int)a->threads,
+                             .arg = (void *)a,
+                             .progress = progress};
+    if (!nibble_quantize(s->model, a->words[1], &q, &done, &e)) return message_error(&e);
+    message_progress_end();
+    if (a->quiet) return EXIT_DONE;
+    fprintf(stderr,
+            "%s: %zu matrices at %lld bits in groups of %lld, %zu kept as they were, %.1f MB from "
+            "%.1f MB\n",
+            a->words[1], done.quantized, a->bits, a->group_size, done.kept,
+            (double)done.bytes_out / 1e6, (double)done.bytes_in / 1e6);
+    return EXIT_DONE;
+}
+
+static int run(const struct args *a) {
+    struct session s;
+    message_catch_signals();
+    int code = session_open_model(&s, a->words[0]);
+    if (code == EXIT_DONE) code = quantize(&s, a);
+    session_close(&s);
+    return code;
+}
+
+static const struct option *const groups[] = {options_quantize, options_threads, NULL};
+
+const struct command command_quantize = {
+    .name = "quantize",
+    .usage = "IN OUT.npz",
+    .summary = "write a model as a single-file .npz with MLX's affine quantization",
+    .notes = "A matrix whose width is no multiple of the group size keeps its type; the closing "
+             "line counts\n"
+             "them and nibble info lists them. Nothing appears as OUT.npz unless all went well.",
+    .min_words = 2,
+    .max_words = 2,
+    .groups = groups,
+    .run = run,
+};

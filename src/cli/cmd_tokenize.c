@@ -1,0 +1,42 @@
+#include <stdlib.h>
+
+#include "cli/input.h"
+#include "cli/message.h"
+#include "cli/options.h"
+#include "cli/output.h"
+
+static int tokenize(const struct args *a, const nibble_tokenizer *t) {
+    struct input_text text = {0};
+    nibble_ids ids = {0};
+    int code = input_read(a, false, &text);
+    if (code == EXIT_DONE) code = input_tokenize(a, t, &text, &ids);
+    if (code == EXIT_DONE) {
+        for (size_t i = 0; i < ids.count; i++) output_print("%s%d", i ? " " : "", ids.ids[i]);
+        output_write("\n", 1);
+    }
+    nibble_free(ids.ids);
+    free(text.bytes);
+    return code;
+}
+
+static int run(const struct args *a) {
+    nibble_error e;
+    nibble_tokenizer *t = nibble_tokenizer_open(a->words[0], &e);
+    if (!t) return message_error(&e);
+    int code = tokenize(a, t);
+    nibble_tokenizer_close(t);
+    return code;
+}
+
+static const struct option *const groups[] = {options_prompt, NULL};
+
+const struct command command_tokenize = {
+    .name = "tokenize",
+    .usage = "MODEL [-p TEXT | -f FILE]",
+    .summary = "print the token ids of a text on one line, BOS included as generate would",
+    .notes = "MODEL needs only a tokenizer. The text is taken as it is, a final newline included.",
+    .min_words = 1,
+    .max_words = 1,
+    .groups = groups,
+    .run = run,
+};

@@ -1,0 +1,127 @@
+#include "cli/input.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cli/message.h"
+#include "cli/options.h"
+
+static int out_of_memory(void) {
+    message("not enough memory for the input");
+    return EXIT_FAILED;
+}
+
+static int read_stream(FILE *f, const char *name, struct input_text *text) {
+    size_t cap = 1 << 16;
+    *text = (struct input_text){.bytes = malloc(cap)};
+    while (text->bytes) {
+        text->size += fread(text->bytes + text->size, 1, cap - 1 - text->size, f);
+        if (text->size < cap - 1) break;
+        char *more = realloc(text->bytes, cap *= 2);
+        if (!more) free(text->bytes);
+        text->bytes = more;
+    }
+    if (!text->bytes) return out_of_memory();
+    text->bytes[text->size] = 0;
+    if (!ferror(f)) return EXIT_DONE;
+    message("%s cannot be read: %s", name, strerror(errno));
+    free(text->bytes);
+    text->bytes = NULL;
+    return EXIT_FAILED;
+}
+
+static int read_file(const char *path, struct input_text *text) {
+    FILE *f = fopen(path, "rb");
+    if (!f) {
+        message("%s cannot be opened: %s", path, strerror(errno));
+        return EXIT_FAILED;
+    }
+    int code = read_stream(f, path, text);
+    fclose(f);
+    return code;
+}
+
+static int hex(char c) {
+    const char *digits = "0123456789abcdef", *at = c ? strchr(digits, c | 0x20) : NULL;
+    return at ? (int)(at - digits) : -1;
+}
+
+/* Replaces escapes in place; what is no escape stays as it is. */
+static void unescape(struct input_text *text) {
+    static const char letters[] = "ntr\\\"'", values[] = "\n\t\r\\\"'";
+    char *to = text->bytes;
+    const char *from = text->bytes;
+    while (*from) {
+        const char *letter = from[0] == '\\' && from[1] ? strchr(letters, from[1]) : NULL;
+        if (letter) {
+            *to++ = values[letter - letters];
+            from += 2;
+        } else if (from[0] == '\\' && from[1] == 'x' && hex(from[2]) >= 0 && hex(from[3]) >= 0) {
+            *to++ = (char)(hex(from[2]) << 4 | hex(from[3]));
+            from += 4;
+        } else {
+            *to++ = *from++;
+        }
+    }
+    *to = 0;
+    text->size = (size_t)(to - text->bytes);
+}
+
+static int copy_prompt(const struct args *a, struct input_text *text) {
+    *text = (struct input_text){strdup(a->prompt), strlen(a->prompt)};
+    if (!text->bytes) return out_of_memory();
+    if (a->escapes) unescape(text);
+    return EXIT_DONE;
+}
+
+int input_read(const struct args *a, bool drop_newline, struct input_text *text) {
+    if (a->prompt && a->file) {
+        message("-p and -f are both given; choose one");
+        return EXIT_USAGE;
+    }
+    if (a->prompt) return copy_prompt(a, text);
+    bool from_stdin = !a->file || strcmp(a->file, "-") == 0;
+    if (!a->file && isatty(STDIN_FILENO)) {
+        message("no text is given: use -p TEXT, -f FILE, or a pipe");
+        return EXIT_USAGE;
+    }
+    int code = from_stdin ? read_stream(stdin, "stdin", text) : read_file(a->file, text);
+    if (code == EXIT_DONE && drop_newline && text->size && text->bytes[text->size - 1] == '\n')
+        text->size--;
+    return code;
+}
+
+int input_ids(const char *text, nibble_ids *ids) {
+    *ids = (nibble_ids){.ids = malloc((strlen(text) / 2 + 1) * sizeof(int))};
+    char *copy = strdup(text), *rest = NULL;
+    int code = ids->ids && copy ? EXIT_DONE : out_of_memory();
+    char *word = code == EXIT_DONE ? strtok_r(copy, " ,\t\n", &rest) : NULL;
+    for (; word; word = strtok_r(NULL, " ,\t\n", &rest)) {
+        double id;
+        if (!options_number(word, 0, 1 << 30, true, &id)) {
+            message("'%s' is not a token id", word);
+            code = EXIT_USAGE;
+            break;
+        }
+        ids->ids[ids->count++] = (int)id;
+    }
+    free(copy);
+    if (code != EXIT_DONE) free(ids->ids);
+    return code;
+}
+
+int input_tokenize(const struct args *a, const nibble_tokenizer *t, const struct input_text *text,
+                   nibble_ids *ids) {
+    if (a->bos && a->no_bos) {
+        message("--bos and --no-bos are both given; choose one");
+        return EXIT_USAGE;
+    }
+    int flags = a->special ? NIBBLE_SPECIAL : 0;
+    if (a->bos || (!a->no_bos && nibble_tokenizer_adds_bos(t))) flags |= NIBBLE_BOS;
+    nibble_error e;
+    if (nibble_tokenize(t, text->bytes, text->size, flags, ids, &e)) return EXIT_DONE;
+    return message_error(&e);
+}

@@ -1,0 +1,26 @@
+/* What a command reads: the prompt text, token ids. */
+#ifndef NIBBLE_CLI_INPUT_H
+#define NIBBLE_CLI_INPUT_H
+
+#include <stdbool.h>
+
+#include "cli/args.h"
+
+struct input_text {
+    char *bytes; /* malloc'd, NUL-terminated besides */
+    size_t size;
+};
+
+/* The text of -p, -f or stdin. Without any of them and with a terminal as stdin there is none.
+ * drop_newline: one final newline of a file or of stdin is not part of it. Returns 0, or the exit
+ * code after printing why. */
+int input_read(const struct args *a, bool drop_newline, struct input_text *text);
+
+/* Ids separated by spaces or commas. The same returns. */
+int input_ids(const char *text, nibble_ids *ids);
+
+/* The text as token ids, BOS and special tokens as the options say. The same returns. */
+int input_tokenize(const struct args *a, const nibble_tokenizer *t, const struct input_text *text,
+                   nibble_ids *ids);
+
+#endif

@@ -1,0 +1,56 @@
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cli/message.h"
+#include "cli/options.h"
+#include "cli/output.h"
+
+static const struct command *const commands[] = {
+#define COMMAND(id) &command_##id,
+#include "cli/commands.def"
+#undef COMMAND
+};
+enum { COMMANDS = sizeof commands / sizeof *commands };
+
+static int print_help(void) {
+    output_print("usage: nibble COMMAND ...\n\n");
+    for (int i = 0; i < COMMANDS; i++) {
+        output_print("  %-11s %s\n", commands[i]->name, commands[i]->summary);
+    }
+    output_print(
+        "\nnibble COMMAND --help tells a command's options; nibble --version what this is.\n");
+    return output_finish(EXIT_DONE);
+}
+
+static int print_version(void) {
+    char build[1000];
+    nibble_build(build, sizeof build);
+    output_write(build, strlen(build));
+    return output_finish(EXIT_DONE);
+}
+
+static int run_command(const struct command *c, int argc, char **argv) {
+    struct args args;
+    if (!options_parse(c, argc, argv, &args)) return EXIT_USAGE;
+    if (!args.help) return output_finish(c->run(&args));
+    options_help(c);
+    return output_finish(EXIT_DONE);
+}
+
+int main(int argc, char **argv) {
+    output_open();
+    const char *word = argc > 1 ? argv[1] : "";
+    if (strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0 || strcmp(word, "help") == 0)
+        return print_help();
+    if (strcmp(word, "--version") == 0) return print_version();
+    for (int i = 0; i < COMMANDS; i++) {
+        if (strcmp(word, commands[i]->name) == 0)
+            return run_command(commands[i], argc - 2, argv + 2);
+    }
+    if (argc > 1)
+        message("'%s' is no command; see nibble --help", word);
+    else
+        message("a command is missing; see nibble --help");
+    return EXIT_USAGE;
+}

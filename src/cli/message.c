@@ -1,0 +1,68 @@
+#include "cli/message.h"
+
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+static bool progress_shown;
+static volatile sig_atomic_t caught;
+
+void message(const char *format, ...) {
+    va_list args;
+    message_progress_end();
+    va_start(args, format);
+    fputs("nibble: ", stderr);
+    vfprintf(stderr, format, args);
+    fputc('\n', stderr);
+    va_end(args);
+}
+
+int message_error(const nibble_error *e) {
+    message("%s", e->message);
+    switch (e->status) {
+    case NIBBLE_ARGUMENT: return EXIT_USAGE;
+    case NIBBLE_CONTEXT: return EXIT_CONTEXT;
+    case NIBBLE_INTERRUPTED: return message_interrupted_exit();
+    default: return EXIT_FAILED;
+    }
+}
+
+void message_progress(const char *task, size_t done, size_t total) {
+    static uint64_t start;
+    static const char *current;
+    if (!isatty(STDERR_FILENO)) return;
+    if (current != task) {
+        current = task;
+        start = nibble_clock();
+    }
+    if (nibble_clock() - start < 1000000000u || !total) return;
+    fprintf(stderr, "\r%s %3.0f%%\033[K", task, 100.0 * (double)done / (double)total);
+    fflush(stderr);
+    progress_shown = true;
+}
+
+void message_progress_end(void) {
+    if (progress_shown) fputs("\r\033[K", stderr);
+    progress_shown = false;
+}
+
+static void on_signal(int number) {
+    caught = number;
+}
+
+void message_catch_signals(void) {
+    struct sigaction action = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND};
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+}
+
+bool message_interrupted(void) {
+    return caught != 0;
+}
+
+int message_interrupted_exit(void) {
+    return 128 + (caught ? (int)caught : SIGINT);
+}

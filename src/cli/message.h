@@ -1,0 +1,28 @@
+/* What goes to stderr, and which exit code means what. */
+#ifndef NIBBLE_CLI_MESSAGE_H
+#define NIBBLE_CLI_MESSAGE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "nibble.h"
+
+enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_CONTEXT = 3 };
+
+/* One line "nibble: ..." on stderr. */
+void message(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* Prints an error of the library and returns the exit code that its status stands for. */
+int message_error(const nibble_error *e);
+
+/* A line of progress that replaces the last; only on a terminal and only once a second has gone by
+ * since the first call for this task. message_progress_end() removes it. */
+void message_progress(const char *task, size_t done, size_t total);
+void message_progress_end(void);
+
+/* SIGINT and SIGTERM end what runs at the next chance; the second one at once. */
+void message_catch_signals(void);
+bool message_interrupted(void);
+int message_interrupted_exit(void); /* 128 + the signal */
+
+#endif

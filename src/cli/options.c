@@ -1,0 +1,236 @@
+#include "cli/options.h"
+
+#include <ctype.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/message.h"
+#include "cli/output.h"
+
+#define AT(member) offsetof(struct args, member)
+#define END                                                                                        \
+    { 0 }
+
+const struct option options_prompt[] = {
+    {"-p --prompt", OPTION_TEXT, AT(prompt), .value = "TEXT", .help = "the prompt"},
+    {"-f --file", OPTION_TEXT, AT(file), .value = "FILE",
+     .help = "read it from a file, - for stdin"},
+    {"-e --escape", OPTION_FLAG, AT(escapes),
+     .help = "\\n, \\t, \\\\, \\\", \\' and \\xHH in -p mean what they do in C"},
+    {"--special", OPTION_FLAG, AT(special),
+     .help = "special tokens written in the text become their ids"},
+    {"--bos", OPTION_FLAG, AT(bos), .help = "begin with BOS whatever the tokenizer says"},
+    {"--no-bos", OPTION_FLAG, AT(no_bos), .help = "do not begin with BOS"},
+    END};
+
+const struct option options_threads[] = {{"-t --threads", OPTION_WHOLE, AT(threads), 1, 256, 0, "N",
+                                          "threads (default: usable physical cores)"},
+                                         END};
+
+const struct option options_run[] = {
+    {"-c --ctx-size", OPTION_WHOLE, AT(context), 1, 1 << 26, 0, "N",
+     "context in tokens (default: the model's, at most what leaves 1 GB free)"},
+    {"-b --batch-size", OPTION_WHOLE, AT(batch), 1, 1 << 20, 512, "N",
+     "prompt tokens of one forward pass"},
+    {"--level", OPTION_TEXT, AT(level), .value = "NAME",
+     .help = "SIMD level at most; nibble info lists them (default: the best)"},
+    {"--kv-type", OPTION_TEXT, AT(kv_type), .value = "TYPE",
+     .help = "KV cache: f16 (default) or f32"},
+    END};
+
+const struct option options_sampling[] = {
+    {"--temp --temperature", OPTION_REAL, AT(temp), 0, 1e6, 0.8, "X", "temperature; 0: greedy"},
+    {"--top-k", OPTION_WHOLE, AT(top_k), 0, 1e9, 40, "N", "sample from the N likeliest; 0: off"},
+    {"--top-p", OPTION_REAL, AT(top_p), 0, 1, 0.95, "X",
+     "from the likeliest that make up X, before temperature; 1: off"},
+    {"--min-p", OPTION_REAL, AT(min_p), 0, 1, 0.05, "X",
+     "from those at least X times as likely as the best; 0: off"},
+    {"--typical", OPTION_REAL, AT(typical), 0, 1, 1, "X", "locally typical sampling; 1: off"},
+    {"--repeat-penalty", OPTION_REAL, AT(repeat_penalty), 1e-6, 1e6, 1, "X",
+     "penalty on recent tokens; 1: off"},
+    {"--repeat-last-n", OPTION_WHOLE, AT(repeat_last_n), -1, 1e9, 64, "N",
+     "how many tokens are recent; 0: off, -1: all"},
+    {"--presence-penalty", OPTION_REAL, AT(presence_penalty), -1e6, 1e6, 0, "X",
+     "off a recent token's logit, once"},
+    {"--frequency-penalty", OPTION_REAL, AT(frequency_penalty), -1e6, 1e6, 0, "X",
+     "and for each time it is there"},
+    {"--logit-bias", OPTION_LIST, AT(logit_bias), .value = "ID=X",
+     .help = "added to a token's logit; repeatable"},
+    {"-s --seed", OPTION_WHOLE, AT(seed), -1, 4294967295.0, -1, "N",
+     "seed of the sampling; -1: random"},
+    END};
+
+const struct option options_generation[] = {
+    {"-n --n-predict --max-tokens", OPTION_WHOLE, AT(n_predict), -1, 1 << 30, 256, "N",
+     "tokens to generate; -1: until the end or a full context"},
+    {"--stop", OPTION_LIST, AT(stops), .value = "TEXT",
+     .help = "stop before this text; repeatable"},
+    {"--ignore-eos", OPTION_FLAG, AT(ignore_eos), .help = "end tokens do not stop the run"},
+    {"--ids", OPTION_TEXT, AT(ids), .value = "\"ID...\"",
+     .help = "the prompt as token ids, nothing added"},
+    {"--echo", OPTION_FLAG, AT(echo), .help = "print the prompt too"},
+    END};
+
+const struct option options_output[] = {
+    {"--json", OPTION_FLAG, AT(json), .help = "print one JSON object"},
+    {"--stats", OPTION_FLAG, AT(stats), .help = "statistics on stderr (default on a terminal)"},
+    {"-q --quiet", OPTION_FLAG, AT(quiet), .help = "no statistics, no progress"},
+    END};
+
+static const struct option options_common[] = {
+    {"-h --help", OPTION_FLAG, AT(help), .help = "this text"},
+    END};
+
+/* --- finding and storing ---------------------------------------------------------------------- */
+
+/* Whether word (of `length` characters) is one of names; underscores count as dashes. */
+static bool is_named(const char *names, const char *word, size_t length) {
+    while (*names) {
+        size_t n = strcspn(names, " "), same = 0;
+        if (n == length) {
+            while (same < n && (names[same] == word[same] ||
+                                (same >= 2 && names[same] == '-' && word[same] == '_')))
+                same++;
+            if (same == n) return true;
+        }
+        names += n + strspn(names + n, " ");
+    }
+    return false;
+}
+
+static const struct option *find(const struct command *c, const char *word, size_t length) {
+    for (const struct option *const *group = c->groups; *group; group++) {
+        for (const struct option *o = *group; o->names; o++) {
+            if (is_named(o->names, word, length)) return o;
+        }
+    }
+    return is_named(options_common->names, word, length) ? options_common : NULL;
+}
+
+bool options_number(const char *text, double low, double high, bool whole, double *value) {
+    char *end;
+    if (isspace((unsigned char)*text)) return false;
+    double v = strtod(text, &end);
+    if (end == text || *end || !(v >= low && v <= high) || (whole && v != floor(v))) return false;
+    *value = v;
+    return true;
+}
+
+static bool store_number(const struct option *o, const char *name, const char *text,
+                         struct args *a) {
+    double v;
+    bool whole = o->kind == OPTION_WHOLE;
+    if (!options_number(text, o->low, o->high, whole, &v)) {
+        message("%s: '%s' is not a %s from %.10g to %.10g", name, text,
+                whole ? "whole number" : "number", o->low, o->high);
+        return false;
+    }
+    if (whole)
+        *(long long *)(void *)((char *)a + o->offset) = (long long)v;
+    else
+        *(double *)(void *)((char *)a + o->offset) = v;
+    return true;
+}
+
+static bool store(const struct option *o, const char *name, const char *text, struct args *a) {
+    void *at = (char *)a + o->offset;
+    struct args_list *list = at;
+    switch (o->kind) {
+    case OPTION_FLAG: *(bool *)at = true; return true;
+    case OPTION_TEXT: *(const char **)at = text; return true;
+    case OPTION_LIST:
+        if (list->count == ARGS_MAX_REPEATS) {
+            message("%s is given more than %d times", name, ARGS_MAX_REPEATS);
+            return false;
+        }
+        list->items[list->count++] = text;
+        return true;
+    default: return store_number(o, name, text, a);
+    }
+}
+
+static void set_defaults(const struct command *c, struct args *a) {
+    for (const struct option *const *group = c->groups; *group; group++) {
+        for (const struct option *o = *group; o->names; o++) {
+            void *at = (char *)a + o->offset;
+            if (o->kind == OPTION_WHOLE) *(long long *)at = (long long)o->absent;
+            if (o->kind == OPTION_REAL) *(double *)at = o->absent;
+        }
+    }
+}
+
+/* --- parsing ---------------------------------------------------------------------------------- */
+
+/* One option at argv[0], its value perhaps at argv[1]; returns how many were used, 0 on failure. */
+static int parse_option(const struct command *c, char **argv, struct args *a) {
+    const char *word = argv[0], *equals = strncmp(word, "--", 2) == 0 ? strchr(word, '=') : NULL;
+    size_t length = equals ? (size_t)(equals - word) : strlen(word);
+    const struct option *o = find(c, word, length);
+    if (!o) {
+        message("unknown option '%.*s'; see nibble %s --help", (int)length, word, c->name);
+        return 0;
+    }
+    char name[64];
+    snprintf(name, sizeof name, "%.*s", (int)length, word);
+    if (o->kind == OPTION_FLAG && equals) {
+        message("%s takes no value", name);
+        return 0;
+    }
+    if (o->kind == OPTION_FLAG || equals) return store(o, name, equals ? equals + 1 : NULL, a);
+    if (!argv[1]) {
+        message("%s needs a value: %s", name, o->value);
+        return 0;
+    }
+    return store(o, name, argv[1], a) ? 2 : 0;
+}
+
+bool options_parse(const struct command *c, int argc, char **argv, struct args *a) {
+    *a = (struct args){.words = (const char **)argv};
+    set_defaults(c, a);
+    bool only_words = false;
+    for (int i = 0; i < argc;) {
+        bool is_option = !only_words && argv[i][0] == '-' && argv[i][1];
+        if (!is_option) {
+            a->words[a->word_count++] = argv[i++]; /* moves words to the front of argv */
+        } else if (strcmp(argv[i], "--") == 0) {
+            only_words = true;
+            i++;
+        } else {
+            int used = parse_option(c, argv + i, a);
+            if (!used) return false;
+            i += used;
+        }
+    }
+    if (a->help || (a->word_count >= c->min_words && a->word_count <= c->max_words)) return true;
+    message("nibble %s %s: %s; see nibble %s --help", c->name, c->usage,
+            a->word_count < c->min_words ? "something is missing" : "too much is given", c->name);
+    return false;
+}
+
+/* --- help ------------------------------------------------------------------------------------- */
+
+static void print_option(const struct option *o) {
+    char left[64] = "";
+    for (const char *p = o->names; *p; p++) {
+        size_t used = strlen(left);
+        snprintf(left + used, sizeof left - used, *p == ' ' ? ", " : "%c", *p);
+    }
+    size_t used = strlen(left);
+    if (o->value) snprintf(left + used, sizeof left - used, " %s", o->value);
+    output_print("  %-*s %s", 34, left, o->help);
+    bool number = o->kind == OPTION_WHOLE || o->kind == OPTION_REAL;
+    if (number && !strstr(o->help, "(default")) output_print(" (default %g)", o->absent);
+    output_print("\n");
+}
+
+void options_help(const struct command *c) {
+    output_print("usage: nibble %s %s [options]\n\n  %s\n", c->name, c->usage, c->summary);
+    if (c->notes) output_print("\n%s\n", c->notes);
+    output_print("\noptions:\n");
+    for (const struct option *const *group = c->groups; *group; group++) {
+        for (const struct option *o = *group; o->names; o++) print_option(o);
+    }
+    print_option(options_common);
+}

@@ -1,0 +1,21 @@
+/* The figures of a run, as lines on stderr and as JSON. */
+#ifndef NIBBLE_CLI_STATS_H
+#define NIBBLE_CLI_STATS_H
+
+#include "cli/session.h"
+
+struct cJSON;
+
+double stats_rate(size_t count, uint64_t ns); /* per second; 0 if no time went by */
+
+const char *stats_finish(nibble_finish finish); /* "stop", "length", ... */
+
+void stats_print(const struct session *s, const nibble_generated *g, uint32_t seed);
+
+/* {"load_s", "prompt_s", ...} */
+struct cJSON *stats_timings(const struct session *s, const nibble_generated *g);
+
+/* {"nibble", "level", "threads", ...}: what produced a result. */
+struct cJSON *stats_versions(const struct session *s);
+
+#endif
