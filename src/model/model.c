@@ -88,10 +88,7 @@ static bool check_ids(const struct model *m, struct error *e) {
 bool model_open(struct model *m, const char *path, struct error *e) {
     *m = (struct model){.bos = -1};
     if (!store_open(&m->store, path, e)) return false;
-    if (!m->store.count) {
-        fail(e, STATUS_MODEL, "%s holds no weights that nibble reads: an .npz is needed", path);
-        goto fail;
-    }
+    TRY(store_require_arrays(&m->store, e));
     TRY(read_configs(m, e));
     TRY(weights_settle(&m->weights, &m->spec, &m->store, e));
     TRY(weights_check(&m->weights, &m->spec, &m->store, e));

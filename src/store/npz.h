@@ -1,0 +1,35 @@
+/* The members of one .npz archive, in place.
+ *
+ * The file is mapped once. libzip does the zip parsing, on a source of ours that reads from the
+ * mapping and remembers where the first read after opening a member began: that is where a stored
+ * member's bytes lie. Compressed members are inflated into memory of exactly their declared size;
+ * their checksum is verified then. That of stored members is not, for it would read the file. */
+#ifndef NIBBLE_STORE_NPZ_H
+#define NIBBLE_STORE_NPZ_H
+
+#include "base/error.h"
+#include "base/span.h"
+
+struct npz_member {
+    char *name;        /* as in the archive, ".npy" included; a NUL in it has become a space */
+    struct span bytes; /* the member's bytes, headers of npy included; data is never NULL */
+    bool mapped;       /* lies in the mapping; otherwise inflated and owned */
+};
+
+struct npz {
+    char *path;
+    struct span file;           /* the mapping */
+    struct npz_member *members; /* sorted by name */
+    size_t count;               /* 0: an archive without members */
+};
+
+/* Refuses, by name: what is not a zip, encrypted members, methods other than stored and deflated,
+ * sizes or positions outside the file, members that share bytes, a name twice, a declared inflated
+ * size that is over 1000 times the compressed size or does not fit in memory. On failure nothing is
+ * left open. */
+bool npz_open(struct npz *npz, const char *path, struct error *e);
+void npz_close(struct npz *npz); /* all zero is fine */
+
+const char *npz_library(void); /* the version of libzip */
+
+#endif

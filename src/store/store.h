@@ -1,0 +1,56 @@
+/* A model's files as one table of named, typed, borrowed arrays and a few whole files.
+ *
+ * path is a single .npz file (config and tokenizer inside, as u1 arrays "config.json",
+ * "tokenizer.model" or as plain members of those names) or a folder: weights.npz, or shards
+ * weights.N.npz numbered from 0 with or without leading zeros, with config.json or params.json and
+ * the tokenizer beside. What the arrays mean is not known here. */
+#ifndef NIBBLE_STORE_STORE_H
+#define NIBBLE_STORE_STORE_H
+
+#include <stdint.h>
+
+#include "base/error.h"
+#include "base/span.h"
+#include "store/npy.h"
+
+struct array {
+    const char *name; /* without ".npy" */
+    const char *file; /* the .npz that holds it, for messages */
+    enum dtype dtype;
+    int dims;
+    uint64_t shape[NPY_MAX_DIMS];
+    struct span bytes; /* at any alignment: load bytes, never cast */
+    bool mapped;       /* false: inflated into private memory */
+};
+
+struct store {
+    char *path;
+    struct array *arrays; /* sorted by name, names unique over all shards */
+    size_t count;
+    size_t mapped_bytes;  /* of arrays that lie in a mapping */
+    size_t private_bytes; /* of arrays that were inflated */
+    char *unread;         /* a weight file in the folder that is not read, by name, or NULL */
+    struct store_files *files;
+};
+
+/* Opens path. Without arrays it opens with count 0 as long as one of the known files is there
+ * (tokenizing needs no weights). Missing shards, names twice, and everything npz and npy refuse is
+ * refused here, with the file named. Members that are neither arrays nor known files are left. */
+bool store_open(struct store *store, const char *path, struct error *e);
+void store_close(struct store *store); /* all zero is fine */
+
+/* For who needs weights: fails, and says what to do, if there are no arrays. */
+bool store_require_arrays(const struct store *store, struct error *e);
+
+const struct array *store_find(const struct store *store, const char *name); /* NULL if absent */
+
+/* The bytes of a whole file: one of config.json, params.json, generation_config.json,
+ * tokenizer.model, tokenizer.json, tokenizer_config.json. data is NULL if absent. */
+struct span store_file(const struct store *store, const char *name);
+
+/* A name for messages that says where an entry lies: "folder/config.json" or
+ * "model.npz (config.json)" for a whole file, "model.npz" or "folder/weights.00.npz" for an array;
+ * the store's path for what is absent. */
+void store_where(const struct store *store, const char *name, char *out, size_t size);
+
+#endif

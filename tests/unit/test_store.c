@@ -1,0 +1,232 @@
+/* store.h: single files, folders and shards as one table. */
+#include "store/store.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+#include "check.h"
+#include "scratch.h"
+
+static void check_refused(const char *path, enum status status, const char *why) {
+    struct store store;
+    struct error e = {0};
+    bool ok = store_open(&store, path, &e);
+    CHECK_MSG(!ok, "%s was opened, expected: %s", path, why);
+    if (ok)
+        store_close(&store);
+    else
+        CHECK_MSG(e.status == status && strstr(e.message, why), "%s", e.message);
+    CHECK(store.arrays == NULL && store.files == NULL && store.path == NULL);
+}
+
+static bool says(struct span bytes, const char *text) {
+    return bytes.data && bytes.size == strlen(text) && memcmp(bytes.data, text, bytes.size) == 0;
+}
+
+static const char *where(const struct store *store, const char *name) {
+    static char out[1024];
+    store_where(store, name, out, sizeof out);
+    return out;
+}
+
+/* The k-th element of an array of f32, wherever its bytes lie. */
+static float element(const struct array *a, size_t k) {
+    float v;
+    memcpy(&v, a->bytes.data + 4 * k, 4);
+    return v;
+}
+
+#define COMMON                                                                                     \
+    "import os\n"                                                                                  \
+    "def u1(text): return np.frombuffer(text.encode(), 'u1')\n"                                    \
+    "w = np.arange(12, dtype='f4').reshape(3, 4)\n"                                                \
+    "def folder(name, **files):\n"                                                                 \
+    "    os.mkdir(name)\n"                                                                         \
+    "    for f, a in files.items(): np.savez(f'{name}/{f.replace(\"_\", \".\")}', **a)\n"
+
+static void test_single(void) {
+    struct store store;
+    struct error e = {0};
+    CHECK(scratch_python(
+        COMMON "a = {'w': w, 'v': np.arange(3, dtype='f2'), 'a.b': np.zeros((2, 0), 'u4')}\n"
+               "np.savez('one.npz', **a, **{'config.json': u1('{}'), 'tokenizer.model': u1('')})\n"
+               "with zipfile.ZipFile('one.npz', 'a') as z:\n"
+               "    z.writestr('params.json', '{\"dim\": 1}')\n"
+               "    z.writestr('README.md', 'not an array')\n"
+               "np.savez_compressed('packed.npz', **a)\n"));
+    CHECK_MSG(store_open(&store, scratch_path("one.npz"), &e), "%s", e.message);
+    CHECK(store.count == 3 && store.unread == NULL);
+    CHECK(store.mapped_bytes == 48 + 6 && store.private_bytes == 0);
+    CHECK(strcmp(store.arrays[0].name, "a.b") == 0 && strcmp(store.arrays[2].name, "w") == 0);
+    const struct array *w = store_find(&store, "w");
+    CHECK(w && w->dtype == DTYPE_F32 && w->dims == 2 && w->shape[0] == 3 && w->shape[1] == 4);
+    CHECK(w && w->mapped && w->bytes.size == 48 && element(w, 11) == 11.0f);
+    CHECK(store_find(&store, "config.json") == NULL && store_find(&store, "W") == NULL);
+    CHECK(says(store_file(&store, "config.json"), "{}"));
+    CHECK(says(store_file(&store, "params.json"), "{\"dim\": 1}"));
+    CHECK(says(store_file(&store, "tokenizer.model"), ""));
+    CHECK(store_file(&store, "tokenizer.json").data == NULL);
+    CHECK(store_file(&store, "README.md").data == NULL);
+    CHECK(strcmp(where(&store, "w"), scratch_path("one.npz")) == 0);
+    CHECK(strcmp(where(&store, "tokenizer.json"), scratch_path("one.npz")) == 0);
+    CHECK(strcmp(where(&store, "config.json"), scratch_path("one.npz (config.json)")) == 0);
+    CHECK(store_require_arrays(&store, &e));
+    store_close(&store);
+    store_close(&store); /* all zero now */
+
+    CHECK_MSG(store_open(&store, scratch_path("packed.npz"), &e), "%s", e.message);
+    CHECK(store.mapped_bytes == 0 && store.private_bytes == 48 + 6);
+    w = store_find(&store, "w");
+    CHECK(w && !w->mapped && element(w, 7) == 7.0f);
+    store_close(&store);
+}
+
+static void test_single_refused(void) {
+    CHECK(scratch_python(
+        COMMON "np.savez('shape.npz', **{'config.json': u1('{}').reshape(1, 2)})\n"
+               "np.savez('type.npz', **{'config.json': np.zeros(3, 'f4')})\n"
+               "np.savez('twice.npz', w=w, **{'config.json': u1('{}')})\n"
+               "np.savez('object.npz', w=w, bad=np.array([None, 1], object))\n"
+               "np.savez('order.npz', w=w, bad=np.asfortranarray(w))\n"
+               "with zipfile.ZipFile('twice.npz', 'a') as z: z.writestr('config.json', '{}')\n"
+               "with zipfile.ZipFile('foreign.npz', 'w') as z: z.writestr('data.pkl', 'x')\n"
+               "with zipfile.ZipFile('fake.npz', 'w') as z: z.writestr('w.npy', 'not npy')\n"
+               "open('cut.npz', 'wb').write(open('order.npz', 'rb').read()[:-30])\n"));
+    check_refused(scratch_path("shape.npz"), STATUS_FORMAT, "config.json must be");
+    check_refused(scratch_path("type.npz"), STATUS_FORMAT, "config.json must be");
+    check_refused(scratch_path("twice.npz"), STATUS_MODEL, "holds config.json, which is in");
+    check_refused(scratch_path("object.npz"), STATUS_FORMAT,
+                  "object.npz: bad holds pickled objects");
+    check_refused(scratch_path("order.npz"), STATUS_FORMAT, "order.npz: bad is stored in Fortran");
+    check_refused(scratch_path("foreign.npz"), STATUS_MODEL, "foreign.npz holds no arrays");
+    check_refused(scratch_path("fake.npz"), STATUS_FORMAT, "fake.npz: w is not in npy format");
+    check_refused(scratch_path("cut.npz"), STATUS_FORMAT, "cut short");
+    check_refused(scratch_path("nowhere"), STATUS_FILE, "nowhere cannot be opened: No such file");
+    check_refused(scratch_text("empty.npz", ""), STATUS_FORMAT, "is empty");
+    check_refused(scratch_text("text.npz", "a text of some length\n"), STATUS_FORMAT, "not a zip");
+    CHECK(mkfifo(scratch_path("fifo"), 0600) == 0);
+    check_refused(scratch_path("fifo"), STATUS_FILE, "not a regular file");
+}
+
+static void test_folder(void) {
+    struct store store;
+    struct error e = {0};
+    CHECK(scratch_python(COMMON "folder('plain', weights_npz={'w': w})\n"
+                                "open('plain/config.json', 'w').write('{}')\n"
+                                "open('plain/tokenizer.model', 'w').write('model')\n"
+                                "folder('bare', weights_npz={'w': w})\n"
+                                "os.mkdir('text')\n"
+                                "open('text/tokenizer.json', 'w').write('{}')\n"));
+    CHECK_MSG(store_open(&store, scratch_path("plain/"), &e), "%s", e.message);
+    CHECK(store.count == 1 && store_find(&store, "w") != NULL);
+    CHECK(says(store_file(&store, "config.json"), "{}"));
+    CHECK(says(store_file(&store, "tokenizer.model"), "model"));
+    CHECK(strcmp(where(&store, "config.json"), scratch_path("plain/config.json")) == 0);
+    CHECK(strcmp(where(&store, "w"), scratch_path("plain/weights.npz")) == 0);
+    CHECK(strcmp(where(&store, "v"), scratch_path("plain/")) == 0);
+    store_close(&store);
+
+    CHECK_MSG(store_open(&store, scratch_path("bare"), &e) && store.count == 1, "%s", e.message);
+    CHECK(store_file(&store, "config.json").data == NULL);
+    store_close(&store);
+
+    /* A tokenizer alone is enough to tokenize; weights are asked for by who needs them. */
+    CHECK_MSG(store_open(&store, scratch_path("text"), &e) && store.count == 0, "%s", e.message);
+    CHECK(says(store_file(&store, "tokenizer.json"), "{}") && store_find(&store, "w") == NULL);
+    CHECK(!store_require_arrays(&store, &e) && strstr(e.message, "text holds no arrays"));
+    store_close(&store);
+}
+
+static void test_shards(void) {
+    struct store store;
+    struct error e = {0};
+    CHECK(scratch_python(
+        COMMON "many = {f'weights_{i:02}_npz': {f'w{i}': w + i} for i in range(11)}\n"
+               "folder('padded', **many)\n"
+               "folder('short', **{f'weights_{i}_npz': {f'w{i}': w + i} for i in range(11)})\n"
+               "many.pop('weights_09_npz'); folder('hole', **many)\n"
+               "folder('first', weights_1_npz={'w': w}, weights_2_npz={'v': w})\n"
+               "folder('same', weights_00_npz={'w': w}, weights_01_npz={'w': w})\n"
+               "folder('both', weights_0_npz={'w': w}, weights_00_npz={'v': w})\n"
+               "folder('mixed', weights_npz={'w': w}, weights_00_npz={'v': w})\n"
+               "open('first/config.json', 'w').write('{}')\n"));
+    for (int i = 0; i < 2; i++) {
+        CHECK_MSG(store_open(&store, scratch_path(i ? "padded" : "short"), &e), "%s", e.message);
+        CHECK(store.count == 11 && store.mapped_bytes == 11 * 48);
+        const struct array *a = store_find(&store, "w10");
+        CHECK(a && element(a, 0) == 10.0f);
+        CHECK(strcmp(where(&store, "w7"),
+                     scratch_path(i ? "padded/weights.07.npz" : "short/weights.7.npz")) == 0);
+        store_close(&store);
+    }
+    check_refused(scratch_path("hole"), STATUS_MODEL, "hole lacks the shard weights.09.npz");
+    check_refused(scratch_path("first"), STATUS_MODEL, "first lacks the shard weights.0.npz");
+    check_refused(scratch_path("same"), STATUS_MODEL, "w is in ");
+    check_refused(scratch_path("both"), STATUS_MODEL, "both weights.0.npz and weights.00.npz");
+    check_refused(scratch_path("mixed"), STATUS_MODEL, "both weights.npz and weights.00.npz");
+}
+
+static void test_unread(void) {
+    struct store store;
+    struct error e = {0};
+    CHECK(scratch_python(COMMON "folder('other', model_npz={'w': w})\n"
+                                "folder('tensors', golden_npz={'w': w})\n"
+                                "open('tensors/model-2.safetensors', 'w').write('x')\n"
+                                "open('tensors/model-1.safetensors', 'w').write('x')\n"
+                                "open('tensors/._a.safetensors', 'w').write('x')\n"
+                                "os.mkdir('nothing')\n"
+                                "os.mkdir('dangling')\n"
+                                "os.symlink('gone', 'dangling/config.json')\n"
+                                "os.mkdir('broken')\n"
+                                "open('broken/weights.npz', 'w').write('PK..')\n"
+                                "open('broken/config.json', 'w').write('{}')\n"));
+    check_refused(scratch_path("other"), STATUS_MODEL, "other holds model.npz but no weights.npz");
+    check_refused(scratch_path("tensors"), STATUS_MODEL,
+                  "tensors holds model-1.safetensors, which nibble does not read");
+    check_refused(scratch_path("nothing"), STATUS_MODEL, "nothing holds no arrays");
+    check_refused(scratch_path("tensors/model-1.safetensors"), STATUS_MODEL,
+                  "is a safetensors file");
+    check_refused(scratch_path("dangling"), STATUS_FILE, "dangling/config.json cannot be opened");
+    check_refused(scratch_path("broken"), STATUS_FORMAT, "broken/weights.npz is not a zip");
+
+    scratch_text("tensors/config.json", "{}");
+    CHECK(store_open(&store, scratch_path("tensors"), &e) && store.count == 0);
+    CHECK(store.unread && strcmp(store.unread, "model-1.safetensors") == 0);
+    CHECK(!store_require_arrays(&store, &e) && strstr(e.message, "scripts/convert.py"));
+    store_close(&store);
+}
+
+/* In a child, for the administrator may read everything. */
+static void test_permission(void) {
+    scratch_text("locked.npz", "x");
+    CHECK(chmod(scratch_folder, 0755) == 0 && chmod(scratch_path("locked.npz"), 0) == 0);
+    CHECK(mkdir(scratch_path("closed"), 0) == 0 && mkdir(scratch_path("listed"), 0755) == 0);
+    scratch_text("listed/config.json", "{}");
+    CHECK(chmod(scratch_path("listed"), 0444) == 0);
+    pid_t child = fork();
+    if (child == 0) {
+        check_ok = geteuid() != 0 || setuid(65534) == 0;
+        check_refused(scratch_path("locked.npz"), STATUS_FILE, "Permission denied");
+        check_refused(scratch_path("closed"), STATUS_FILE, "Permission denied");
+        check_refused(scratch_path("listed"), STATUS_FILE, "config.json cannot be opened: Perm");
+        fflush(stdout);
+        _exit(!check_ok);
+    }
+    int status = -1;
+    CHECK(child > 0 && waitpid(child, &status, 0) == child && status == 0);
+    chmod(scratch_path("closed"), 0700);
+    chmod(scratch_path("listed"), 0700);
+}
+
+int main(void) {
+    scratch_open();
+    check_run("store: a single file", test_single);
+    check_run("store: single files that are refused", test_single_refused);
+    check_run("store: a folder", test_folder);
+    check_run("store: shards", test_shards);
+    check_run("store: weights that are not read", test_unread);
+    check_run("store: no permission", test_permission);
+    return check_done();
+}
