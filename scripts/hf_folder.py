@@ -1,0 +1,217 @@
+"""What a Hugging Face model folder holds: JSON files, and tensors in safetensors files.
+
+Nothing in a file is trusted: a length is compared with the file before it is used, a header that
+says something twice or contradicts itself is refused. Data are read only when asked for.
+"""
+import contextlib
+import json
+import math
+import os
+import re
+from collections import namedtuple
+
+ELEMENT_BYTES = {"BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1,
+                 "U16": 2, "I16": 2, "F16": 2, "BF16": 2, "U32": 4, "I32": 4, "F32": 4,
+                 "U64": 8, "I64": 8, "F64": 8, "C64": 8}
+CHUNK = 4 << 20         # bytes read at a time; a multiple of every element size
+MAX_JSON = 100_000_000  # as the safetensors library has it
+MAX_DIMS = 8            # as nibble has it
+
+# One array: size bytes at offset of path. A config or tokenizer file is one as well, of bytes.
+Tensor = namedtuple("Tensor", "name path dtype shape offset size")
+
+
+class Failure(Exception):
+    """Why this folder cannot be converted, in one sentence."""
+
+
+# ---- reading files
+
+@contextlib.contextmanager
+def reading(path):
+    try:
+        yield
+    except OSError as e:
+        raise Failure(f"cannot read {path}: {e.strerror}") from e
+
+
+def whole_file(path):
+    """Refuses all but regular files: opening another kind could wait for ever."""
+    with reading(path):
+        size = path.stat().st_size
+        if not path.is_file():
+            raise Failure(f"{path} is not a regular file")
+    return Tensor(path.name, path, "U8", (size,), 0, size)
+
+
+def read_chunks(tensor):
+    """Its bytes in pieces of CHUNK, so that no tensor is ever in memory whole."""
+    with reading(tensor.path), open(tensor.path, "rb") as file:
+        file.seek(tensor.offset)
+        for start in range(0, tensor.size, CHUNK):
+            size = min(CHUNK, tensor.size - start)
+            data = file.read(size)
+            if len(data) != size:
+                raise Failure(f"{tensor.path} became shorter while it was read")
+            yield data
+
+
+def read_json(source):
+    """An object without duplicate keys, NaN or Infinity."""
+    def unique(pairs):
+        keys = {}
+        for key, value in pairs:
+            if key in keys:
+                raise Failure(f"{source.path} has the key {key[:200]!r} twice in one object")
+            keys[key] = value
+        return keys
+
+    def refuse(constant):
+        raise ValueError(f"{constant} is not JSON")
+
+    if source.size > MAX_JSON:
+        raise Failure(f"{source.path} holds {source.size} bytes of JSON, more than any model has")
+    text = b"".join(read_chunks(source))
+    try:
+        value = json.loads(text.decode("utf-8"), object_pairs_hook=unique, parse_constant=refuse)
+    except (ValueError, RecursionError) as e:
+        raise Failure(f"{source.path} holds broken JSON ({e}); download it again") from e
+    if not isinstance(value, dict):
+        raise Failure(f"{source.path} should hold a JSON object")
+    return value
+
+
+# ---- safetensors: 8 bytes length of the header, the header in JSON, data without holes
+
+def is_sizes(value, most):
+    return (isinstance(value, list) and len(value) <= most
+            and all(type(n) is int and 0 <= n < 1 << 63 for n in value))
+
+
+def parse_tensor(path, name, entry, data_offset):
+    where = f"{path}: tensor {name[:200]!r}"
+    if not re.fullmatch(r"[\w.:-]{1,1000}", name, re.ASCII):
+        raise Failure(f"{where} has a name that no weight has")
+    if not isinstance(entry, dict):
+        raise Failure(f"{where} should be described by a JSON object")
+    dtype, shape, ends = (entry.get(key) for key in ("dtype", "shape", "data_offsets"))
+    if not isinstance(dtype, str) or dtype not in ELEMENT_BYTES:
+        raise Failure(f"{where} has the unknown type {json.dumps(dtype)[:60]}")
+    if not is_sizes(shape, MAX_DIMS):
+        raise Failure(f"{where} should have a shape of at most {MAX_DIMS} sizes")
+    if not is_sizes(ends, 2) or len(ends) < 2 or ends[0] > ends[1]:
+        raise Failure(f"{where} should have two rising data_offsets")
+    size = math.prod(shape) * ELEMENT_BYTES[dtype]
+    if size != ends[1] - ends[0]:
+        raise Failure(f"{where} has {ends[1] - ends[0]} bytes where its shape takes {size}")
+    return Tensor(name, path, dtype, tuple(shape), data_offset + ends[0], size)
+
+
+def check_layout(path, tensors, data_offset, file_bytes):
+    """Every byte after the header belongs to exactly one tensor."""
+    position = data_offset
+    for tensor in sorted(tensors, key=lambda tensor: (tensor.offset, tensor.size)):
+        end = tensor.offset + tensor.size
+        if end > file_bytes:
+            raise Failure(f"{path} is cut short: tensor {tensor.name} ends at byte {end}, the file "
+                          f"at {file_bytes}; download it again")
+        if tensor.offset != position:
+            problem = "overlaps another one" if tensor.offset < position else "follows a hole"
+            raise Failure(f"{path}: the data of tensor {tensor.name} {problem}")
+        position = end
+    if position != file_bytes:
+        raise Failure(f"{path}: {file_bytes - position} bytes follow the last tensor")
+
+
+def read_safetensors(path):
+    whole = whole_file(path)
+    start = b"".join(read_chunks(whole._replace(size=min(whole.size, 8))))
+    if start == b"version ":
+        raise Failure(f"{path} is a Git LFS pointer, not the weights; fetch them with git lfs pull")
+    header_bytes = int.from_bytes(start, "little")
+    if len(start) < 8 or header_bytes > whole.size - 8:
+        raise Failure(f"{path} is cut short or not a safetensors file; download it again")
+    header = read_json(whole._replace(offset=8, size=header_bytes))
+    tensors = [parse_tensor(path, name, entry, 8 + header_bytes)
+               for name, entry in header.items() if name != "__metadata__"]
+    check_layout(path, tensors, 8 + header_bytes, whole.size)
+    if not tensors:
+        raise Failure(f"{path} holds no tensors")
+    return tensors
+
+
+# ---- the folder's weights
+
+OTHER_WEIGHTS = {  # what people have instead, and what to do then
+    "model-*-of-*.safetensors":
+        "holds shards without model.safetensors.index.json; download that too",
+    "consolidated*.safetensors":
+        "holds weights in Mistral's own layout; download model*.safetensors and their index",
+    "adapter_model.*":
+        "holds an adapter, not a model; merge it into its model first",
+    "pytorch_model*.bin":
+        "holds PyTorch weights only (pytorch_model*.bin); save them as safetensors first, for "
+        "example with transformers' save_pretrained",
+    "consolidated*.pth":
+        "holds Meta's own checkpoint (consolidated*.pth); download its Hugging Face version",
+    "*.gguf":
+        "holds a GGUF model, which has no converter here; download its safetensors version",
+    "weights*.npz":
+        "holds .npz weights already; nibble runs such a folder as it is",
+}
+OTHER_FILES = {  # the same for a file given instead of a folder, by its ending
+    ".safetensors": "is a file; give the folder it lies in",
+    ".gguf": "is a GGUF model, which has no converter here; download its safetensors version",
+    ".npz": "is an .npz already; nibble runs it as it is, and nibble quantize makes it smaller",
+}
+
+
+def check_folder(folder):
+    wanted = "give a folder with config.json and model.safetensors"
+    if not folder.exists():
+        raise Failure(f"{folder} does not exist; {wanted}")
+    if not folder.is_dir():
+        raise Failure(f"{folder} {OTHER_FILES.get(folder.suffix, f'is not a folder; {wanted}')}")
+
+
+def read_index(path):
+    """{tensor: shard}, where a shard is the plain name of a file beside the index."""
+    shards = read_json(whole_file(path)).get("weight_map")
+    if not isinstance(shards, dict) or not shards:
+        raise Failure(f"{path} has no weight_map that names tensors and their files")
+    for name, shard in shards.items():
+        plain = r"[\w-][\w.-]*\.safetensors"
+        if not isinstance(shard, str) or not re.fullmatch(plain, shard, re.ASCII):
+            raise Failure(f"{path} puts tensor {name[:200]!r} into {json.dumps(shard)[:200]}, "
+                          "which is not the name of a safetensors file beside it")
+        if not (path.parent / shard).exists():
+            raise Failure(f"{path} names {shard}, which is not in the folder; download it too")
+    return shards
+
+
+def read_shards(index):
+    """All tensors of all files that the index names, as transformers takes them."""
+    shards, tensors = read_index(index), {}
+    for shard in sorted(set(shards.values())):
+        for tensor in read_safetensors(index.parent / shard):
+            other = tensors.setdefault(tensor.name, tensor)
+            if other is not tensor:
+                raise Failure(f"{tensor.path} and {other.path} both hold tensor {tensor.name}")
+    for name, shard in shards.items():
+        if name not in tensors or tensors[name].path.name != shard:
+            raise Failure(f"{index} puts tensor {name[:200]!r} into {shard}, which does not hold "
+                          "it; download both again")
+    return tensors
+
+
+def read_tensors(folder):
+    """{name: Tensor}; a single file goes before shards, as in transformers."""
+    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if os.path.lexists(single):
+        return {tensor.name: tensor for tensor in read_safetensors(single)}
+    if os.path.lexists(index):
+        return read_shards(index)
+    for pattern, sentence in OTHER_WEIGHTS.items():
+        if any(folder.glob(pattern)):
+            raise Failure(f"{folder} {sentence}")
+    raise Failure(f"{folder} holds neither {single.name} nor {index.name}; download them")
