@@ -49,6 +49,8 @@ SYSTEM_HEADERS = [
     (C11, ["src/*", "include/*"]),
     (CPP, ["src/text/spm.cc"]),
     (POSIX, ["src/base/*", "src/store/*", "src/cli/*"]),
+    ("strings.h", ["src/ops/blas.c"]),
+    ("sys/random.h", ["src/cli/*"]),
     (TERMINAL, ["src/cli/*"]),
     ("sys/mman.h", ["src/base/map.c", "src/base/arena.c"]),
     ("pthread.h", ["src/base/pool.c"]),
@@ -97,7 +99,8 @@ NOT_A_FAMILY = {
 }
 
 LEVEL_NAMES = "avx neon sse"  # and what begins with them: avx2, avx512, avxvnni
-LEVEL_FILES = ["src/kern/*", "src/base/cpu.c", "src/base/cpu.h"]  # cpu: what this machine has
+# cpu: what this machine has; blas: which of OpenBLAS's cores that calls for.
+LEVEL_FILES = ["src/kern/*", "src/base/cpu.c", "src/base/cpu.h", "src/ops/blas.c"]
 
 # Functions that do not begin with their file's name: path, pattern, reason.
 FUNCTION_NAMES = [

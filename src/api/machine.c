@@ -63,6 +63,10 @@ void nibble_build(char *out, size_t size) {
              config_library(), blas_version());
 }
 
+const char *nibble_blas_core(void) {
+    return blas_better_core();
+}
+
 size_t nibble_utf8_sequence(const char *text, size_t size) {
     return utf8_sequence(text, size);
 }

@@ -1,4 +1,5 @@
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -30,9 +31,18 @@ static int print_version(void) {
     return output_finish(EXIT_DONE);
 }
 
+/* OpenBLAS picks its kernels while this program is loaded. Where it does not know the CPU, the
+ * program starts over with their name in the environment, once. */
+static void choose_blas_core(char **argv) {
+    const char *variable = "OPENBLAS_CORETYPE", *core = nibble_blas_core();
+    if (!core || getenv(variable)) return;
+    if (setenv(variable, core, 1) == 0) execv("/proc/self/exe", argv);
+}
+
 static int run_command(const struct command *c, int argc, char **argv) {
     struct args args;
-    if (!options_parse(c, argc, argv, &args)) return EXIT_USAGE;
+    if (c->computes) choose_blas_core(argv);
+    if (!options_parse(c, argc - 2, argv + 2, &args)) return EXIT_USAGE;
     if (!args.help) return output_finish(c->run(&args));
     options_help(c);
     return output_finish(EXIT_DONE);
@@ -45,8 +55,7 @@ int main(int argc, char **argv) {
         return print_help();
     if (strcmp(word, "--version") == 0) return print_version();
     for (int i = 0; i < COMMANDS; i++) {
-        if (strcmp(word, commands[i]->name) == 0)
-            return run_command(commands[i], argc - 2, argv + 2);
+        if (strcmp(word, commands[i]->name) == 0) return run_command(commands[i], argc, argv);
     }
     if (argc > 1)
         message("'%s' is no command; see nibble --help", word);

@@ -2,8 +2,9 @@
  * declaration, table, check and bench come from that list.
  *
  * A level is one `struct kern` with holes, in files of its own (avx2.c, avx512.c; ref.c is
- * complete); kern_select overlays the levels that this CPU has, lowest first. Weights and cache rows
- * (const void *) may lie at any alignment; float arrays are aligned as floats are. n may be 0. */
+ * complete); kern_select overlays the levels that this CPU has, lowest first. Weights and cache
+ * rows (const void *) may lie at any alignment; float arrays are aligned as floats are. n may be 0.
+ */
 #ifndef NIBBLE_KERN_KERN_H
 #define NIBBLE_KERN_KERN_H
 

@@ -2,6 +2,7 @@
 #ifndef NIBBLE_OPS_BLAS_H
 #define NIBBLE_OPS_BLAS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 /* One BLAS thread a call: our pool makes the calls, so that it alone decides who works on what. */
@@ -11,6 +12,15 @@ void blas_init(void);
 void blas_product(float *y, size_t y_stride, const float *x, size_t n, const float *w, size_t rows,
                   size_t cols);
 
-const char *blas_version(void);
+/* Whether OpenBLAS runs kernels of this CPU's generation. It picks them when it is loaded; one
+ * older than the CPU does not know it and falls back to SSE, which is slower than our dot kernels.
+ */
+bool blas_fits(void);
+
+/* The core to name in OPENBLAS_CORETYPE, before OpenBLAS is loaded, so that it fits; NULL if it
+ * does or nothing would help. */
+const char *blas_better_core(void);
+
+const char *blas_version(void); /* with the core it runs as */
 
 #endif

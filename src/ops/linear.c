@@ -9,7 +9,7 @@ enum { BLOCK_ROWS = 64 };
 
 /* From how many tokens on BLAS is faster than a dot kernel a row (measured on 512 to 4096 columns).
  */
-enum { BLAS_TOKENS = 4 };
+enum { BLAS_TOKENS = 8 };
 
 enum { DECODE_COST = 8 }; /* of one weight, in multiply-adds */
 

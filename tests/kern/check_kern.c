@@ -259,7 +259,8 @@ static void check_dot(float (*dot)(const float *, const void *, size_t), enum dt
     }
 }
 
-/* Two roundings at most, of the product and of the sum; a product that underflows errs absolutely. */
+/* Two roundings at most, of the product and of the sum; a product that underflows errs absolutely.
+ */
 static void check_added(float a, enum dtype type, enum values v) {
     for (size_t i = 0; i < now.n && check_ok; i++) {
         float got;
