@@ -1,0 +1,55 @@
+/* A tokenizer: text to token ids and back.
+ *
+ * SentencePiece models (BPE and unigram, byte fallback) through spm.h. Immutable once open and
+ * usable from several threads. Text is bytes with a length: it may hold NUL and invalid UTF-8,
+ * whose bytes become U+FFFD when encoded. */
+#ifndef NIBBLE_TEXT_TOKENS_H
+#define NIBBLE_TEXT_TOKENS_H
+
+#include "base/error.h"
+#include "base/span.h"
+
+struct tokens;
+
+/* model: the bytes of a tokenizer.model, not kept. where names the file in messages. */
+bool tokens_open(struct tokens **t, struct span model, const char *where, struct error *e);
+void tokens_close(struct tokens *t); /* NULL is fine */
+
+int tokens_count(const struct tokens *t); /* pieces; ids are 0 to count - 1 */
+int tokens_bos(const struct tokens *t);   /* -1 if there is none */
+int tokens_eos(const struct tokens *t);
+
+/* Control tokens such as <s>: invisible in generated text. */
+bool tokens_is_control(const struct tokens *t, int id);
+
+struct token_list {
+    int *ids;
+    size_t count;
+};
+
+/* Adds the ids of text to *list (grown with realloc; free(list->ids) is the caller's); on failure
+ * *list is as before. Special tokens (control tokens and the unknown token) written in the text
+ * stay text unless special is true, which turns each, the longest first, into its id; the text
+ * between two of them is then a text of its own to SentencePiece. No BOS is added. */
+bool tokens_encode(const struct tokens *t, const char *text, size_t size, bool special,
+                   struct token_list *list, struct error *e);
+
+/* Text of a sequence, a token at a time; all of it together is what SentencePiece decodes, but
+ * byte tokens come out as bytes, valid UTF-8 or not. SentencePiece writes a space as U+2581 and
+ * may put one before the text; at the very start that one space is dropped (every space, if the
+ * model keeps no leading ones). */
+struct detokenizer {
+    const struct tokens *tokens;
+    bool started; /* some text has come out: a leading space is kept from now on */
+};
+
+/* The bytes of one more token: at most cap are written to out, the full length is returned. Never
+ * fails: an id outside the vocabulary has no text. Control tokens have none either unless
+ * show_control; with it the unknown token too is shown as it is written (<unk>) and not as its
+ * surface. */
+size_t tokens_text(struct detokenizer *d, int id, bool show_control, char *out, size_t cap);
+
+/* The longest text of any one piece, in bytes: the cap that always suffices. */
+size_t tokens_longest(const struct tokens *t);
+
+#endif
