@@ -53,7 +53,7 @@ all: $(nibble) $(build)/libnibble.a
 ## make              build $(build)/nibble and libnibble.a
 ## make demo         stream a story from the model that ships in models/
 demo: $(nibble)
-	$(nibble) generate $(MODEL) -p "Once upon a time" --temp 0.8 --top-p 0.9 --repeat-penalty 1.1 --stats
+	$(nibble) generate $(MODEL) -p "Once upon a time" --echo --temp 0.8 --top-p 0.9 --repeat-penalty 1.1 --stats
 
 ## make test         every check; REFERENCE=DIR adds those on reference data
 test: $(nibble) $(build)/libnibble.a $(tests)

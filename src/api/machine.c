@@ -13,6 +13,12 @@
 #include "store/npz.h"
 #include "version.h"
 
+#ifdef __clang__
+#define COMPILER "clang"
+#else
+#define COMPILER "gcc"
+#endif
+
 static void list_levels(char *out, size_t size, bool (*has)(enum kern_level)) {
     *out = 0;
     for (int level = 0; level < KERN_LEVELS; level++) {
@@ -54,7 +60,7 @@ const char *nibble_version(void) {
 void nibble_build(char *out, size_t size) {
     snprintf(out, size,
              "nibble %s (commit %s)\n"
-             "compiler: %s\n"
+             "compiler: " COMPILER " %s\n"
              "levels:   %s\n"
              "libzip:   %s\n"
              "cJSON:    %s\n"
