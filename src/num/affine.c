@@ -93,8 +93,8 @@ const struct format format_affine = {.name = "affine", .decode = decode};
 static void fit(const float *w, size_t group, float levels, float *scale, float *offset) {
     float low = w[0], high = w[0];
     for (size_t i = 1; i < group; i++) {
-        low = fminf(low, w[i]);
-        high = fmaxf(high, w[i]);
+        low = w[i] < low ? w[i] : low;
+        high = w[i] > high ? w[i] : high;
     }
     bool low_is_larger = fabsf(low) > fabsf(high);
     float s = fmaxf((high - low) / levels, 1e-7f);
@@ -103,6 +103,14 @@ static void fit(const float *w, size_t group, float levels, float *scale, float 
     float q0 = rintf(edge / s);
     *scale = q0 != 0 ? edge / q0 : s;
     *offset = q0 != 0 ? edge : 0;
+}
+
+/* clip(rint(x), 0, levels), half to even, NaN to 0. Clipping first gives the same, and below 2^23
+ * an addition rounds. */
+static inline uint32_t code(float x, float levels) {
+    x = x > 0 ? x : 0;
+    x = x < levels ? x : levels;
+    return half_to_bits(x + 0x1p23f) & 0xff;
 }
 
 void affine_encode(const float *row, size_t cols, int bits, int group, enum dtype dtype,
@@ -116,8 +124,7 @@ void affine_encode(const float *row, size_t cols, int bits, int group, enum dtyp
         for (size_t i = 0; i < length; i += 8, codes += bits) {
             uint32_t q[8];
             for (int k = 0; k < 8; k++) {
-                float x = rintf((w[i + (size_t)k] - z) / s);
-                q[k] = (uint32_t)fminf(fmaxf(x, 0), levels); /* NaN becomes 0 */
+                q[k] = code((w[i + (size_t)k] - z) / s, levels);
             }
             pack8(codes, bits, q);
         }
