@@ -17,6 +17,16 @@ static bool read_line(const char *dir, const char *name, char *line, size_t size
     return ok;
 }
 
+/* Whether a list like "cpu,cpuacct" has this word: "cpuset" is another one. */
+static bool has_word(const char *list, const char *word) {
+    for (;;) {
+        size_t length = strcspn(list, ",");
+        if (length == strlen(word) && memcmp(list, word, length) == 0) return true;
+        if (!list[length]) return false;
+        list += length + 1;
+    }
+}
+
 /* The folder of this process's group for a controller ("" is version 2), cut to fit. */
 static bool own_group(const char *controller, char *group, size_t size) {
     FILE *f = fopen("/proc/self/cgroup", "r");
@@ -29,8 +39,7 @@ static bool own_group(const char *controller, char *group, size_t size) {
         if (!path) continue;
         *path++ = 0;
         names++;
-        bool match = *controller ? strstr(names, controller) != NULL : *names == 0;
-        if (!match) continue;
+        if (!has_word(names, controller)) continue;
         path[strcspn(path, "\n")] = 0;
         snprintf(group, size, "%s", path);
         found = true;
@@ -82,22 +91,43 @@ double cgroup_cpus(void) {
     return least;
 }
 
+/* Bytes of cached files, which count as used but are dropped when the room is needed: without
+ * them a group that has read a large model once would seem full. kinds ends with NULL. */
+static size_t cached(const char *dir, const char *const *kinds) {
+    char path[640], line[128], kind[64];
+    unsigned long long value;
+    size_t bytes = 0;
+    snprintf(path, sizeof path, "%s/memory.stat", dir);
+    FILE *f = fopen(path, "r");
+    if (!f) return 0;
+    while (fgets(line, sizeof line, f)) {
+        if (sscanf(line, "%63s %llu", kind, &value) != 2) continue;
+        for (int i = 0; kinds[i]; i++) bytes += strcmp(kind, kinds[i]) == 0 ? value : 0;
+    }
+    fclose(f);
+    return bytes;
+}
+
 static void see_memory(const char *dir, const char *limit_file, const char *usage_file,
-                       size_t *left) {
+                       const char *const *kinds, size_t *left) {
     char limit[64], usage[64];
     if (!read_line(dir, limit_file, limit, sizeof limit) || limit[0] == 'm') return; /* "max" */
     if (!read_line(dir, usage_file, usage, sizeof usage)) return;
     size_t most = strtoull(limit, NULL, 10), used = strtoull(usage, NULL, 10);
+    size_t files = cached(dir, kinds);
+    used = used > files ? used - files : 0;
     size_t here = most > used ? most - used : 0;
     if (here < *left) *left = here;
 }
 
 static void see_memory_v2(const char *dir, void *left) {
-    see_memory(dir, "memory.max", "memory.current", left);
+    static const char *const kinds[] = {"active_file", "inactive_file", NULL};
+    see_memory(dir, "memory.max", "memory.current", kinds, left);
 }
 
 static void see_memory_v1(const char *dir, void *left) {
-    see_memory(dir, "memory.limit_in_bytes", "memory.usage_in_bytes", left);
+    static const char *const kinds[] = {"total_active_file", "total_inactive_file", NULL};
+    see_memory(dir, "memory.limit_in_bytes", "memory.usage_in_bytes", kinds, left);
 }
 
 size_t cgroup_memory_left(void) {

@@ -5,6 +5,8 @@
 #include <stddef.h>
 
 double cgroup_cpus(void);        /* processors' worth of time, 0 when there is no quota */
-size_t cgroup_memory_left(void); /* bytes below the limit, SIZE_MAX when there is none */
+
+/* Bytes below the limit, cached files not counted as used; SIZE_MAX when there is none. */
+size_t cgroup_memory_left(void);
 
 #endif

@@ -4,12 +4,18 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/utf8.h"
+
 enum { MAX_ITEMS = 20 };
 
-/* Names out of a file may hold anything; a terminal must not obey them. */
+/* Names out of a file may hold anything; a terminal must not obey them. U+0080 to U+009F are
+ * controls too, and so may be bytes that are no UTF-8. */
 static void make_printable(char *text) {
-    for (unsigned char *p = (unsigned char *)text; *p; p++) {
-        if ((*p < ' ' && *p != '\n') || *p == 0x7f) *p = '?';
+    for (size_t length; *text; text += length ? length : 1) {
+        unsigned char c = (unsigned char)*text;
+        length = utf8_sequence(text, strnlen(text, 4));
+        if (!length || (c < ' ' && c != '\n') || c == 0x7f) *text = '?';
+        if (length == 2 && c == 0xc2 && (unsigned char)text[1] < 0xa0) memset(text, '?', 2);
     }
 }
 
