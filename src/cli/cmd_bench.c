@@ -2,6 +2,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "cli/message.h"
 #include "cli/options.h"
@@ -131,10 +132,11 @@ static cJSON *test_json(const struct bench *b, const struct test *t) {
 
 static void print_json(const struct bench *b, const struct test *prompt,
                        const struct test *generation) {
+    const char *model = b->args->words[0];
     nibble_machine machine;
     nibble_machine_probe(&machine);
     cJSON *o = cJSON_CreateObject();
-    cJSON_AddStringToObject(o, "model", b->args->words[0]);
+    cJSON_AddItemToObject(o, "model", output_json_text(model, strlen(model)));
     cJSON_AddStringToObject(o, "family", b->model.family);
     cJSON_AddNumberToObject(o, "parameters", (double)b->model.parameters);
     cJSON_AddNumberToObject(o, "weight_bytes_per_token", (double)b->model.bytes_per_token);

@@ -14,9 +14,9 @@
 struct job {
     const struct args *args;
     struct session session;
-    struct input_text prompt; /* bytes is NULL if ids were given */
+    struct input_text prompt; /* bytes is NULL if it is only known as ids */
     nibble_ids ids;           /* the prompt */
-    size_t prompt_read;
+    bool begun;
     uint32_t seed;
     int *tokens; /* generated, for --json */
     size_t token_count, token_cap;
@@ -62,7 +62,7 @@ static void on_token(void *arg, int id) {
     struct job *j = arg;
     void *array = j->tokens;
     if (!j->session.tokenizer && !j->args->json)
-        output_print("%s%d", j->token_count ? " " : "", id);
+        output_print("%s%d", j->token_count || j->args->echo ? " " : "", id);
     if (j->args->json && reserve(j, &array, &j->token_cap, j->token_count, 1, sizeof *j->tokens)) {
         j->tokens = array;
         j->tokens[j->token_count] = id;
@@ -70,12 +70,21 @@ static void on_token(void *arg, int id) {
     j->token_count++;
 }
 
+/* Prints the prompt when it is known to fit: before the first pass. */
+static void echo(struct job *j) {
+    bool due = j->args->echo && !j->args->json && !j->begun;
+    j->begun = true;
+    if (due && j->prompt.bytes) output_write(j->prompt.bytes, j->prompt.size);
+    if (!due || j->prompt.bytes) return;
+    for (size_t i = 0; i < j->ids.count; i++) output_print("%s%d", i ? " " : "", j->ids.ids[i]);
+}
+
 static bool go_on(void *arg, size_t prompt_done) {
     struct job *j = arg;
+    echo(j);
     if (!j->args->quiet && prompt_done < j->ids.count) {
         message_progress("reading the prompt", prompt_done, j->ids.count);
     }
-    j->prompt_read = prompt_done;
     return !message_interrupted() && !output_failed() && !j->out_of_memory;
 }
 
@@ -103,6 +112,15 @@ static int read_bias(struct job *j) {
     return EXIT_DONE;
 }
 
+static int read_ids(struct job *j) {
+    nibble_error e;
+    int code = input_ids(j->args->ids, &j->ids);
+    if (code != EXIT_DONE || !j->args->echo || !j->session.tokenizer) return code;
+    bool ok = nibble_detokenize(j->session.tokenizer, j->ids.ids, j->ids.count, &j->prompt.bytes,
+                                &j->prompt.size, &e);
+    return ok ? EXIT_DONE : message_error(&e);
+}
+
 /* The prompt's tokens: given as ids, or text through the tokenizer. An empty one is BOS alone. */
 static int read_prompt(struct job *j) {
     const struct args *a = j->args;
@@ -110,7 +128,7 @@ static int read_prompt(struct job *j) {
         message("--ids and a prompt are both given; choose one");
         return EXIT_USAGE;
     }
-    if (a->ids) return input_ids(a->ids, &j->ids);
+    if (a->ids) return read_ids(j);
     if (!j->session.tokenizer) {
         message("%s has no tokenizer.model; give the prompt as token ids with --ids", a->words[0]);
         return EXIT_FAILED;
@@ -177,13 +195,14 @@ static cJSON *text_json(struct job *j) {
 }
 
 static void print_json(struct job *j, const nibble_generated *g) {
+    const char *model = j->args->words[0];
     cJSON *o = cJSON_CreateObject();
     cJSON_AddItemToObject(o, "text", text_json(j));
     cJSON_AddItemToObject(o, "ids", cJSON_CreateIntArray(j->tokens, (int)j->token_count));
     cJSON_AddStringToObject(o, "finish_reason", stats_finish(g->finish));
     cJSON_AddNumberToObject(o, "prompt_tokens", (double)g->prompt_tokens);
     cJSON_AddNumberToObject(o, "seed", j->seed);
-    cJSON_AddStringToObject(o, "model", j->args->words[0]);
+    cJSON_AddItemToObject(o, "model", output_json_text(model, strlen(model)));
     cJSON_AddItemToObject(o, "timings", stats_timings(&j->session, g));
     cJSON_AddItemToObject(o, "versions", stats_versions(&j->session));
     output_json(o);
@@ -207,12 +226,6 @@ static int generate(struct job *j) {
     nibble_generated done;
     j->seed = choose_seed(j->args);
     nibble_generation g = generation_of(j);
-    if (j->args->echo && !j->args->json) {
-        if (j->prompt.bytes)
-            output_write(j->prompt.bytes, j->prompt.size);
-        else
-            for (size_t i = 0; i < j->ids.count; i++) output_print("%d ", j->ids.ids[i]);
-    }
     if (!nibble_generate(j->session.context, &g, j->ids.ids, j->ids.count, &done, &e))
         return message_error(&e);
     if (j->out_of_memory) {

@@ -27,10 +27,10 @@ static int read_stream(FILE *f, const char *name, struct input_text *text) {
     if (!text->bytes) return out_of_memory();
     text->bytes[text->size] = 0;
     if (!ferror(f)) return EXIT_DONE;
-    message("%s cannot be read: %s", name, strerror(errno));
+    if (!message_interrupted()) message("%s cannot be read: %s", name, strerror(errno));
     free(text->bytes);
     text->bytes = NULL;
-    return EXIT_FAILED;
+    return message_interrupted() ? message_interrupted_exit() : EXIT_FAILED;
 }
 
 static int read_file(const char *path, struct input_text *text) {
@@ -109,7 +109,9 @@ int input_ids(const char *text, nibble_ids *ids) {
         ids->ids[ids->count++] = (int)id;
     }
     free(copy);
-    if (code != EXIT_DONE) free(ids->ids);
+    if (code == EXIT_DONE) return code;
+    nibble_free(ids->ids);
+    *ids = (nibble_ids){0};
     return code;
 }
 

@@ -32,11 +32,13 @@ static int print_version(void) {
 }
 
 /* OpenBLAS picks its kernels while this program is loaded. Where it does not know the CPU, the
- * program starts over with their name in the environment, once. */
+ * program starts over with their name in the environment, once; and without the threads that it
+ * would start for itself and we never use. */
 static void choose_blas_core(char **argv) {
     const char *variable = "OPENBLAS_CORETYPE", *core = nibble_blas_core();
     if (!core || getenv(variable)) return;
-    if (setenv(variable, core, 1) == 0) execv("/proc/self/exe", argv);
+    if (setenv("OPENBLAS_NUM_THREADS", "1", 0) == 0 && setenv(variable, core, 1) == 0)
+        execv("/proc/self/exe", argv);
 }
 
 static int run_command(const struct command *c, int argc, char **argv) {

@@ -30,8 +30,8 @@ const struct option options_threads[] = {{"-t --threads", OPTION_WHOLE, AT(threa
                                          END};
 
 const struct option options_run[] = {
-    {"-c --ctx-size", OPTION_WHOLE, AT(context), 1, 1 << 26, 0, "N",
-     "context in tokens (default: the model's, at most what leaves 1 GB free)"},
+    {"-c --ctx-size", OPTION_WHOLE, AT(context), 0, 1 << 26, 0, "N",
+     "context in tokens; 0: the model's, at most what leaves 1 GB free"},
     {"-b --batch-size", OPTION_WHOLE, AT(batch), 1, 1 << 20, 512, "N",
      "prompt tokens of one forward pass"},
     {"--level", OPTION_TEXT, AT(level), .value = "NAME",

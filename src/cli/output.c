@@ -3,6 +3,7 @@
 #include <cjson/cJSON.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -16,15 +17,25 @@ static int failure; /* errno of the first write that failed */
 
 void output_open(void) {
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN);
     for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++) {
         if (fcntl(fd, F_GETFD) == -1 && open("/dev/null", O_RDONLY) != fd) exit(EXIT_FAILED);
     }
 }
 
+/* Whoever shares our stdout may have made it non-blocking. */
+static void wait_for_reader(void) {
+    struct pollfd reader = {.fd = STDOUT_FILENO, .events = POLLOUT};
+    poll(&reader, 1, -1);
+}
+
 bool output_write(const char *bytes, size_t size) {
     while (size && !failure) {
         ssize_t n = write(STDOUT_FILENO, bytes, size);
-        if (n < 0 && errno != EINTR) failure = errno;
+        if (n < 0 && errno == EAGAIN)
+            wait_for_reader();
+        else if (n < 0 && errno != EINTR)
+            failure = errno;
         if (n > 0) {
             bytes += n;
             size -= (size_t)n;

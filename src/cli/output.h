@@ -8,7 +8,8 @@
 struct cJSON;
 
 /* Keeps the three standard descriptors occupied, so that no file of ours takes the place of a
- * closed stdout, and turns SIGPIPE into a write error. Before anything else is opened. */
+ * closed stdout, and turns the signals of a broken pipe and of a file size limit into write errors.
+ * Before anything else is opened. */
 void output_open(void);
 
 /* Writes bytes at once. False from the first failure on: the reader has gone, or the disk is full.
