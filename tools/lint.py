@@ -140,7 +140,7 @@ class Source:
     def __init__(self, path, text):
         self.path, self.text = path, text
         self.lines = text.splitlines()
-        self.is_c = path.endswith((".c", ".cc", ".h", ".def"))
+        self.is_c = path.endswith((".c", ".cc", ".h", ".def", ".inc"))
         self.code = without_comments(text) if self.is_c else text
         self.bare = without_strings(self.code) if self.is_c else text
 
@@ -377,7 +377,7 @@ def file_sizes(tree):
 
 def line_lengths(tree):
     """A line has at most LINE_MAX characters."""
-    for s in tree.matching(*CODE, "src/*.def", "scripts/*.sh"):
+    for s in tree.matching(*CODE, "src/*.def", "src/*.inc", "scripts/*.sh"):
         for number, line in enumerate(s.lines, 1):
             if len(line) > LINE_MAX:
                 yield s.path, number, f"{len(line)} columns, over {LINE_MAX}"
@@ -385,7 +385,7 @@ def line_lengths(tree):
 
 def white_space(tree):
     """No tabs, no carriage returns, no blanks at the end of a line, a newline at the end."""
-    for s in tree.matching(*CODE, "src/*.def", "scripts/*.sh"):
+    for s in tree.matching(*CODE, "src/*.def", "src/*.inc", "scripts/*.sh"):
         for line, m in s.find(r"\t|\r|[ ]+(?=\n)", s.text):
             kind = {"\t": "a tab", "\r": "a carriage return"}.get(m[0], "blanks at the end")
             yield s.path, line, kind

@@ -29,7 +29,8 @@ bool arch_find(const struct arch **arch, const struct config *c, struct error *e
     char known[512];
     list(known, sizeof known);
     if (!type)
-        return fail(e, STATUS_MODEL, "%s does not say model_type; nibble runs %s", c->where, known);
+        return fail(e, STATUS_MODEL, "%s does not say model_type; add one of those nibble runs: %s",
+                    c->where, known);
     return fail(e, STATUS_MODEL, "%s: model_type '%.64s' is not supported; nibble runs %s",
                 c->where, type, known);
 }

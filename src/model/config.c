@@ -9,7 +9,7 @@ bool config_open(struct config *c, struct span text, const char *where, struct e
     *c = (struct config){0};
     snprintf(c->where, sizeof c->where, "%s", where);
     c->root = cJSON_ParseWithLength((const char *)text.data, text.size);
-    if (!c->root) return fail(e, STATUS_FORMAT, "%s is not valid JSON", where);
+    if (!c->root) return fail(e, STATUS_FORMAT, "%s is not valid JSON; fetch it again", where);
     if (!cJSON_IsObject(c->root)) {
         config_close(c);
         return fail(e, STATUS_FORMAT, "%s is not a JSON object", where);
@@ -67,11 +67,11 @@ bool config_number(const struct config *c, const char *names, double low, double
                     name);
     }
     if (whole && v != floor(v)) {
-        return fail(e, STATUS_MODEL, "%s: %.*s is %g, but must be a whole number", c->where,
+        return fail(e, STATUS_MODEL, "%s: %.*s is %.10g, but must be a whole number", c->where,
                     config_width(name), name, v);
     }
     if (!(v >= low && v <= high)) {
-        return fail(e, STATUS_MODEL, "%s: %.*s is %g, but must be from %g to %g", c->where,
+        return fail(e, STATUS_MODEL, "%s: %.*s is %.10g, but must be from %.10g to %.10g", c->where,
                     config_width(name), name, v, low, high);
     }
     *value = v;

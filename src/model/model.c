@@ -14,7 +14,12 @@ static bool add_ends(struct model *m, const struct config *c, struct error *e) {
     for (int i = 0; i < count; i++) {
         bool known = false;
         for (int k = 0; k < m->end_count; k++) known |= m->ends[k] == ids[i];
-        if (!known && m->end_count < MODEL_MAX_ENDS) m->ends[m->end_count++] = ids[i];
+        if (known) continue;
+        if (m->end_count == MODEL_MAX_ENDS) {
+            return fail(e, STATUS_MODEL, "%s: more than %d end tokens over all configs", c->where,
+                        MODEL_MAX_ENDS);
+        }
+        m->ends[m->end_count++] = ids[i];
     }
     return true;
 }

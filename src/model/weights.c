@@ -35,12 +35,14 @@ struct shape {
 
 static struct shape shape_of(enum slot_id id, const struct spec *s) {
     static const struct shape none;
+    /* clang-format off */
     switch (id) {
 #define MODEL_SLOT(kind, m, hf, meta, r, c) case SLOT_##m: return (struct shape){r, c};
 #define LAYER_SLOT(kind, m, hf, meta, r, c) case SLOT_##m: return (struct shape){r, c};
 #include "model/weights.def"
     default: return none;
     }
+    /* clang-format on */
 }
 
 static void name_of(enum slot_id id, enum weights_names names, size_t layer,
@@ -136,7 +138,7 @@ static void problem(struct each *each, const char *name, const char *found, stru
     if (!each->problems) {
         each->problems = true;
         fail(each->e, STATUS_MODEL,
-             "%s: tensors that its config asks for are missing or have another shape:",
+             "%s: tensors that its config asks for are missing, or of another type or shape:",
              each->store->path);
     }
     if (want.rows == 1)
@@ -145,13 +147,16 @@ static void problem(struct each *each, const char *name, const char *found, stru
         error_item(each->e, "%s: expected [%zu, %zu], %s", name, want.rows, want.cols, found);
 }
 
-static void describe(const struct array *a, char *out, size_t size) {
-    int used = snprintf(out, size, "found %s [", dtype_name(a->dtype));
+/* Adds "WORDS TYPE [SHAPE]" to out, cut to its size. */
+static void describe(char *out, size_t size, const char *words, const struct array *a) {
+    char shape[NPY_MAX_DIMS * 24] = "";
     for (int i = 0; i < a->dims; i++) {
-        used += snprintf(out + used, size - (size_t)used, "%s%llu", i ? ", " : "",
-                         (unsigned long long)a->shape[i]);
+        size_t used = strlen(shape);
+        snprintf(shape + used, sizeof shape - used, "%s%llu", i ? ", " : "",
+                 (unsigned long long)a->shape[i]);
     }
-    snprintf(out + used, size - (size_t)used, "]");
+    size_t used = strlen(out);
+    snprintf(out + used, size - used, "%s %s [%s]", words, dtype_name(a->dtype), shape);
 }
 
 static void mark_used(struct each *each, const struct array *a) {
@@ -201,7 +206,7 @@ static bool is_tied_output(const struct each *each, enum slot_id id) {
 }
 
 static void check_slot(struct each *each, enum slot_id id, size_t layer) {
-    char name[NAME_BYTES], full[NAME_BYTES + 16], found[256] = "it is missing";
+    char name[NAME_BYTES], full[NAME_BYTES + 16], found[512] = "";
     struct shape want = shape_of(id, each->s);
     struct mat m;
     name_of(id, each->w->names, layer, name);
@@ -215,13 +220,9 @@ static void check_slot(struct each *each, enum slot_id id, size_t layer) {
     if (a && (slots[id].kind == MAT ? fit_mat(each->store, name, a, want, &m) : fits_vec(a, want)))
         return;
 
-    if (a) describe(a, found, sizeof found);
-    if (a && scales) {
-        size_t used = strlen(found);
-        snprintf(found + used, sizeof found - used, " with scales ");
-        describe(scales, found + strlen(found), sizeof found - strlen(found));
-    }
-    problem(each, full, found, want);
+    if (a) describe(found, sizeof found, "found", a);
+    if (a && scales) describe(found, sizeof found, " with scales", scales);
+    problem(each, full, a ? found : "it is missing", want);
 }
 
 static bool ends_with(const char *name, const char *end) {
