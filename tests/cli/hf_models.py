@@ -2,7 +2,6 @@
 
 Nothing here uses the script's own code to write or to read files.
 """
-import argparse
 import json
 import os
 import struct
@@ -172,41 +171,3 @@ def bf16_nearest(value):
     decode = lambda code: struct.unpack("<f", struct.pack("<I", code << 16))[0]
     below, above = abs(value - decode(low)), abs(decode(low + 1) - value)
     return low if below < above or (below == above and low % 2 == 0) else low + 1
-
-
-# ---- the harness
-
-def wants_nibble(test):
-    return "nibble" in test.__code__.co_varnames[:test.__code__.co_argcount]
-
-
-def run_test(name, test, nibble):
-    """In a folder of its own; true if it passed."""
-    with tempfile.TemporaryDirectory() as tmp:
-        try:
-            test(Path(tmp), nibble) if wants_nibble(test) else test(Path(tmp))
-            return True
-        except Exception as e:
-            line = e.__traceback__.tb_next.tb_lineno
-            print(f"FAIL {name} (line {line}): {type(e).__name__} {str(e)[:400]}")
-            return False
-
-
-def main(tests):
-    """Runs what begins with test_; the exit status."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--build", default="build/release", help="folder of the nibble binary")
-    parser.add_argument("--reference", help="not used here")
-    parser.add_argument("words", nargs="*", help="only tests with one of these in their names")
-    args = parser.parse_args()
-    nibble = Path(args.build).resolve() / "nibble"
-    results = []
-    for name, test in list(tests.items()):
-        if not name.startswith("test_") or not any(word in name for word in args.words or [""]):
-            continue
-        if wants_nibble(test) and not nibble.exists():
-            print(f"skip {name}: {nibble} is not built")
-        else:
-            results.append(run_test(name, test, nibble))
-    print(f"{sum(results)} passed, {len(results) - sum(results)} failed")
-    return 0 if results and all(results) else 1

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from hf_models import (SCRIPT, bf16_nearest, check_refused, convert, main, make_folder, make_shards,
+from harness import main
+from hf_models import (SCRIPT, bf16_nearest, check_refused, convert, make_folder, make_shards,
                        members, mlx_model, model, rng, run, script, tensor)
 
 

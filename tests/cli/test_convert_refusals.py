@@ -6,7 +6,8 @@ import shutil
 import struct
 import sys
 
-from hf_models import (check_refused, convert, header_of, main, make_folder, make_shards, mlx_model,
+from harness import main
+from hf_models import (check_refused, convert, header_of, make_folder, make_shards, mlx_model,
                        model, run, tensor, write_safetensors)
 
 

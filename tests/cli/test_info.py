@@ -1,0 +1,173 @@
+#!/usr/bin/python3
+"""nibble info and nibble bench."""
+import os
+import shutil
+import sys
+
+import numpy as np
+
+from harness import FAIRYTALE, main
+from models import HF, META, Tiny, save_npz
+
+
+def field(text, name):
+    """What follows a name at the start of a line."""
+    lines = [line.split(None, 1) for line in text.splitlines() if line.strip()]
+    return next(words[1].strip() for words in lines if words[0].rstrip(":") == name)
+
+
+# ---- info
+
+def test_machine(tmp, nibble):
+    text = nibble("info").decode()
+    assert text.startswith(nibble("--version").decode())
+    levels = text.split("(this CPU runs these")[0].split("levels:")[-1].split()
+    assert levels[0] == "scalar" and len(set(levels)) == len(levels), levels
+    cpus = len(os.sched_getaffinity(0))
+    assert 1 <= int(field(text, "threads").split()[0]) <= cpus, text
+    assert f"processors: {cpus}" in text and "GB available" in text, text
+
+
+def test_threads_follow_the_affinity_mask(tmp, nibble):
+    one = {min(os.sched_getaffinity(0))}
+    text = nibble("info", preexec_fn=lambda: os.sched_setaffinity(0, one)).decode()
+    assert field(text, "threads").startswith("1 by default"), text
+
+
+def test_model(tmp, nibble):
+    model = Tiny(META, dim=96, hidden=160, layers=3, heads=6, kv_heads=3, vocab=401, context=77)
+    path = model.save(tmp / "m.npz", "<f2")
+    text = nibble("info", path).decode()
+    parameters = sum(w.size for w in model.weights.values())
+    assert text.startswith(f"{path}: llama, {parameters / 1e6:.2f} M parameters, with a tokenizer")
+    for name, value in {"dim": 96, "layers": 3, "heads": 6, "kv_heads": 3, "head_dim": 16,
+                        "hidden": 160, "vocab": 401, "context": 77, "rope_theta": 10000,
+                        "norm_eps": "1e-05", "tied": "false", "rope_kind": "default"}.items():
+        assert field(text, name) == str(value), f"{name}: {field(text, name)}"
+    matrices = sum(w.size for w in model.weights.values() if w.ndim == 2)
+    vectors = parameters - matrices
+    assert f"weights mapped           {2 * parameters} bytes" in text, text
+    read = 2 * matrices - 2 * 401 * 96 + 2 * 96 + 4 * vectors
+    assert f"read for one token       {read / 1e6:.1f} MB" in text, text
+    kv = 3 * 2 * 3 * 16
+    assert f"KV cache, 1000 tokens    {kv * 2 / 1e3:.1f} MB in f16, {kv * 4 / 1e3:.1f} MB" in text
+    assert text.split("tensors (")[1].startswith(str(len(model.weights)))
+    for key, w in model.weights.items():
+        name = model.name(key)[:-len(".weight")]
+        line = next(line for line in text.splitlines() if line.split()[:1] == [name])
+        assert str(list(w.shape)) in line, line
+        assert line.split()[-1] == str(w.size * (2 if w.ndim == 2 else 4)), line
+
+
+def test_folders_and_shards(tmp, nibble):
+    model = Tiny(HF, tied=True)
+    folder = model.save_folder(tmp / "m", tokenizer=None)
+    text = nibble("info", folder).decode()
+    assert "without a tokenizer" in text and field(text, "tied") == "true"
+    assert "lm_head" not in text
+    (folder / "weights.npz").unlink()
+    for i, (name, a) in enumerate(model.arrays().items()):
+        np.savez(folder / f"weights.{i:02}.npz", **{name: a})
+    same = lambda text: [line for line in text.splitlines() if "available here" not in line]
+    assert same(nibble("info", folder).decode()) == same(text), "one array a shard"
+
+
+def test_compressed_members_are_noted(tmp, nibble):
+    model = Tiny()
+    path = save_npz(tmp / "m.npz", model.arrays(), model.config, save=np.savez_compressed)
+    result = nibble.run("info", path)
+    assert result.code == 0 and result.err.count("\n") == 1, result
+    assert result.err.startswith("nibble: note: 21 arrays of") and "compress" in result.err
+    private = sum(a.nbytes for a in model.arrays().values())
+    assert f"{private} bytes private" in result.out.decode(), result.out
+    plain = model.save(tmp / "plain.npz", tokenizer=None)
+    words = ("--ids", "1 2 3", "--temp", "0", "-n", "9")
+    result = nibble.run("generate", path, *words)
+    assert result.code == 0 and result.out == nibble("generate", plain, *words), result
+
+
+def test_extra_members_are_passed_over(tmp, nibble):
+    """Tables of rope frequencies, and what is no array at all."""
+    model = Tiny()
+    arrays = {**model.arrays(), "model.layers.0.self_attn.rotary_emb.inv_freq": np.ones(8, "f4")}
+    path = model.save(tmp / "m.npz", arrays=arrays)
+    assert "inv_freq" not in nibble("info", path).decode()
+    model = Tiny(META)
+    model.save(tmp / "n.npz", arrays={**model.arrays(), "rope.freqs": np.ones(8, "f4")})
+    nibble("info", tmp / "n.npz")
+
+
+def test_vocabulary_and_hidden_size_from_the_tensors(tmp, nibble):
+    model = Tiny(META)
+    for change in ({"vocab_size": -1}, {"vocab_size": None}, {"hidden_dim": None}):
+        model.save(tmp / "m.npz", config={**model.config, **change})
+        text = nibble("info", tmp / "m.npz").decode()
+        assert field(text, "vocab") == "400" and field(text, "hidden") == "128", change
+
+
+# ---- bench
+
+def test_bench_table(tmp, nibble):
+    text = nibble("bench", FAIRYTALE, "-p", "20", "-n", "5", "-r", "2", "-t", "1", "--level",
+                  "scalar").decode()
+    assert "1 threads, scalar" in text and "2 repeats" in text and "7.69 M" in text, text
+    prompt, generation = field(text, "prompt").split(), field(text, "generation").split()
+    assert prompt[0] == "20" and generation[0] == "5"
+    assert float(prompt[1]) > 1 and float(generation[1]) > 1, text
+    gb = float(generation[1]) * 4.9e6 / 1e9
+    assert abs(float(generation[3]) - gb) < 0.1 * gb + 0.01, text
+    for word in ("load", "first token", "MB private", "deviation"):
+        assert word in text, word
+
+
+def test_bench_json(tmp, nibble):
+    got = nibble.json("bench", FAIRYTALE, "-p", "20", "-n", "5", "-r", "3", "-t", "2")
+    for test, tokens in (("prompt", 20), ("generation", 5)):
+        seconds = got[test]["seconds"]
+        assert len(seconds) == 3 and got[test]["tokens"] == tokens
+        rates = [tokens / s for s in seconds]
+        mean = sum(rates) / 3
+        assert abs(got[test]["tokens_per_s"] - mean) < 1e-6 * mean, got
+        deviation = (sum((rate - mean) ** 2 for rate in rates) / 2) ** 0.5
+        assert abs(got[test]["deviation"] - deviation) < 1e-6 * mean, got
+    assert got["parameters"] == 7688960 and got["family"] == "llama"
+    assert got["versions"]["threads"] == 2 and got["first_token_s"] > 0 and got["cpu"]
+
+
+def test_bench_parts(tmp, nibble):
+    got = nibble.json("bench", FAIRYTALE, "-p", "0", "-n", "2", "-r", "1")
+    assert "prompt" not in got and got["generation"]["deviation"] == 0
+    assert "generation" not in nibble.json("bench", FAIRYTALE, "-p", "2", "-n", "0", "-r", "1")
+    got = nibble.json("bench", FAIRYTALE, "-p", "0", "-n", "0", "-r", "1")
+    assert "prompt" not in got and "generation" not in got
+    nibble.refuses("bench", FAIRYTALE, "-p", "30", "-c", "20", "-r", "1", code=3, says="20")
+    nibble.refuses("bench", FAIRYTALE, "-r", "0", code=2)
+
+
+def test_bench_without_a_tokenizer_and_beyond_the_context(tmp, nibble):
+    path = Tiny(context=16).save(tmp / "m.npz", tokenizer=None)
+    got = nibble.json("bench", path, "-p", "100", "-n", "50", "-r", "1")
+    assert got["versions"]["context"] == 100, "as long as the longer test"
+
+
+# ---- where models lie
+
+def test_odd_paths(tmp, nibble):
+    for name in ("a b.npz", "m\u00e9.npz", "'q\".npz", "x" * 200 + ".npz"):
+        shutil.copy(FAIRYTALE, tmp / name)
+        assert nibble("info", name, cwd=tmp).decode().startswith(f"{name}: llama"), name
+    (tmp / "link").symlink_to("a b.npz")
+    nibble("info", tmp / "link")
+    (tmp / "folder").mkdir()
+    nibble("info", f"{Tiny().save_folder(tmp / 'm')}/")
+    got = nibble.json("generate", "m\u00e9.npz", "-p", "x", "-n", "1", cwd=tmp)
+    assert got["model"] == "m\u00e9.npz"
+    bad = os.fsencode(tmp) + b"/\xff.npz"
+    os.symlink(FAIRYTALE, bad)
+    assert nibble.json("generate", bad, "-p", "x", "-n", "1")["model"].endswith("/\ufffd.npz")
+    got = nibble.json("bench", bad, "-p", "1", "-n", "1", "-r", "1")
+    assert got["model"].endswith("/\ufffd.npz")
+
+
+if __name__ == "__main__":
+    sys.exit(main(globals()))
