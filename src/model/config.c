@@ -8,7 +8,10 @@
 bool config_open(struct config *c, struct span text, const char *where, struct error *e) {
     *c = (struct config){0};
     snprintf(c->where, sizeof c->where, "%s", where);
-    c->root = cJSON_ParseWithLength((const char *)text.data, text.size);
+    const char *begin = (const char *)text.data, *end = NULL;
+    c->root = cJSON_ParseWithLengthOpts(begin, text.size, &end, false);
+    while (c->root && end < begin + text.size && strchr(" \t\r\n", *end)) end++;
+    if (c->root && end < begin + text.size) config_close(c); /* something follows the value */
     if (!c->root) return fail(e, STATUS_FORMAT, "%s is not valid JSON; fetch it again", where);
     if (!cJSON_IsObject(c->root)) {
         config_close(c);

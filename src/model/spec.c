@@ -1,5 +1,6 @@
 #include "model/spec.h"
 
+#include <cjson/cJSON.h>
 #include <math.h>
 #include <stdio.h>
 
@@ -75,6 +76,19 @@ static bool settle_heads(struct spec *s, const struct config *c, struct error *e
                 s->head_dim);
 }
 
+/* A scaling that is there but not understood must not be passed over. */
+static bool check_rope(const struct config *c, struct error *e) {
+    const char *name;
+    const cJSON *rope = config_find(c, "rope_parameters rope_scaling", &name);
+    if (!rope || cJSON_IsObject(rope)) {
+        bool typed = config_find(c, "rope_scaling.rope_type rope_scaling.type", NULL);
+        if (typed || !config_find(c, "rope_scaling", NULL)) return true;
+        return fail(e, STATUS_MODEL, "%s: rope_scaling does not say its rope_type", c->where);
+    }
+    return fail(e, STATUS_MODEL, "%s: %.*s is not an object with a rope_type", c->where,
+                config_width(name), name);
+}
+
 static bool settle_rope(struct spec *s, const struct config *c, struct error *e) {
     const char *kind = spec_rope_kinds[s->rope_kind];
     if (!s->rope_original_context) s->rope_original_context = (double)s->context;
@@ -98,7 +112,7 @@ bool spec_read(struct spec *s, const struct config *c, struct error *e) {
     for (int i = 0; i < ROWS; i++) {
         if (!read_row(s, &rows[i], c, e)) return false;
     }
-    return settle_heads(s, c, e) && settle_rope(s, c, e);
+    return check_rope(c, e) && settle_heads(s, c, e) && settle_rope(s, c, e);
 }
 
 void spec_each(const struct spec *s, void (*print)(void *arg, const char *name, const char *value),

@@ -185,5 +185,23 @@ def test_little_address_space(tmp, nibble):
                    env=env)
 
 
+def test_rope_that_is_not_understood(tmp, nibble):
+    model = Tiny()
+    for value in ("yarn", ["yarn"], 2, True):
+        refused(nibble, model, tmp, {**model.config, "rope_scaling": value}, "rope_scaling")
+        refused(nibble, model, tmp, {**model.config, "rope_parameters": value}, "rope_parameters")
+    refused(nibble, model, tmp, {**model.config, "rope_scaling": {"factor": 2.0}}, "rope_type")
+    refused(nibble, model, tmp, {**model.config, "partial_rotary_factor": 0.5},
+            "partial_rotary_factor")
+
+
+def test_text_after_the_object(tmp, nibble):
+    model = Tiny()
+    text = json.dumps(model.config)
+    for tail in ("}", "x", " {}", ","):
+        refused(nibble, model, tmp, text + tail, "JSON")
+    nibble("generate", model.save(tmp / "m.npz", config=text + " \n\t"), "-p", "x", "-n", "1")
+
+
 if __name__ == "__main__":
     sys.exit(main(globals()))

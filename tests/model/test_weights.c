@@ -180,7 +180,7 @@ static void test_affine(void) {
     quantize_q();
     tiny_find(&file, Q ".weight")->shape[1] = 16; /* 8 bits */
     tiny_find(&file, Q ".weight")->shape[0] = 32;
-    check_refused(STATUS_MODEL, "found u32 [32, 16] with scales found f16 [64, 2]");
+    check_refused(STATUS_MODEL, "found u32 [32, 16] with scales f16 [64, 2]");
 }
 
 static void change_plane(const char *name, enum dtype dtype, size_t rows, size_t cols) {
@@ -192,17 +192,17 @@ static void change_plane(const char *name, enum dtype dtype, size_t rows, size_t
 static void test_affine_that_does_not_fit(void) {
     change_plane(Q ".scales", DTYPE_F16, 64, 1); /* group 64 against offsets of 32 */
     check_refused(STATUS_MODEL,
-                  "expected [64, 64], found u32 [64, 8] with scales found f16 [64, 1]");
+                  "expected [64, 64], found u32 [64, 8] with scales f16 [64, 1]");
     change_plane(Q ".scales", DTYPE_F16, 64, 3);
-    check_refused(STATUS_MODEL, "found f16 [64, 3]");
+    check_refused(STATUS_MODEL, "scales f16 [64, 3]");
     change_plane(Q ".scales", DTYPE_F16, 63, 2);
-    check_refused(STATUS_MODEL, "found f16 [63, 2]");
+    check_refused(STATUS_MODEL, "scales f16 [63, 2]");
     change_plane(Q ".scales", DTYPE_F16, 64, 0);
-    check_refused(STATUS_MODEL, "found f16 [64, 0]");
+    check_refused(STATUS_MODEL, "scales f16 [64, 0]");
     change_plane(Q ".scales", DTYPE_BF16, 64, 2); /* offsets stay f16 */
-    check_refused(STATUS_MODEL, "found bf16 [64, 2]");
+    check_refused(STATUS_MODEL, "scales bf16 [64, 2]");
     change_plane(Q ".scales", DTYPE_U8, 64, 2);
-    check_refused(STATUS_MODEL, "found u8 [64, 2]");
+    check_refused(STATUS_MODEL, "scales u8 [64, 2]");
     change_plane(Q ".biases", DTYPE_F16, 0, 128);
     check_refused(STATUS_MODEL, "found u32 [64, 8]");
     change_plane(Q ".weight", DTYPE_U32, 64, 14); /* 7 bits */
