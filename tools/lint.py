@@ -14,6 +14,7 @@ import os
 import platform
 import re
 import shlex
+import shutil
 import statistics
 import subprocess
 import sys
@@ -152,7 +153,7 @@ class Source:
 
 def list_files(root):
     """What git tracks or would; without git, all that is no build output."""
-    if os.path.exists(os.path.join(root, ".git")):
+    if shutil.which("git") and os.path.exists(os.path.join(root, ".git")):
         command = ["git", "-C", root, "ls-files", "-z", "-co", "--exclude-standard"]
         done = subprocess.run(command, capture_output=True)
         if done.returncode == 0:
