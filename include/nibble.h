@@ -2,10 +2,11 @@
  *
  * The public contract of libnibble.a, and all that the command line uses. Three handles:
  *
- *     nibble_model      the files: numbers, tensors, tokenizer. Immutable once open; contexts on
- * any threads may share it. It must outlive them. nibble_tokenizer  a model's tokenizer, or one
- * opened alone. nibble_context    one timeline of tokens: KV cache, scratch, worker threads. One
- * caller at a time.
+ *   - nibble_model: the files, that is numbers, tensors, tokenizer. Immutable once open; contexts
+ *     on any threads may share it. It must outlive them.
+ *   - nibble_tokenizer: a model's tokenizer, or one opened alone.
+ *   - nibble_context: one timeline of tokens, with KV cache, scratch and worker threads. One caller
+ *     at a time.
  *
  * A function that can fail takes a nibble_error last, fills it and returns false or NULL. The
  * library never prints, exits or reads the environment. Strings are UTF-8 where they are text;

@@ -21,10 +21,16 @@ if [ -e .git ] && hash=$(git rev-parse --short HEAD 2>/dev/null); then
     commit=$hash${changed:++}
 fi
 
+# The library itself does not tell its version.
+spm=$(sed -n 's/^Version: //p' /usr/lib/*/pkgconfig/sentencepiece.pc \
+    /usr/lib/pkgconfig/sentencepiece.pc /usr/local/lib/pkgconfig/sentencepiece.pc 2>/dev/null |
+    head -n 1)
+
 text=$(cat <<END
 /* Written by scripts/version.sh. */
 #define NIBBLE_VERSION "$version"
 #define NIBBLE_COMMIT "$commit"
+#define NIBBLE_SENTENCEPIECE "${spm:-unknown}"
 #define NIBBLE_BUILT_LEVELS "scalar${levels:+ $levels}"
 END
 )

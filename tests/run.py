@@ -140,6 +140,8 @@ def main():
     parser.add_argument("--config", required=True, metavar="NAME", help="such as release")
     parser.add_argument("--reference", metavar="DIR", help="adds the tests on reference data")
     args = parser.parse_args()
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # tests of Ctrl-C inherit what we have
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if args.reference and not os.path.isdir(args.reference):
         print(f"run.py: the reference folder {args.reference} does not exist; give the path of one"
               " that does, or leave it out", file=sys.stderr)

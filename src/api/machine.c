@@ -64,9 +64,10 @@ void nibble_build(char *out, size_t size) {
              "levels:   %s\n"
              "libzip:   %s\n"
              "cJSON:    %s\n"
-             "BLAS:     %s\n",
+             "BLAS:     %s\n"
+             "sentencepiece: %s\n",
              NIBBLE_VERSION, NIBBLE_COMMIT, __VERSION__, NIBBLE_BUILT_LEVELS, npz_library(),
-             config_library(), blas_version());
+             config_library(), blas_version(), NIBBLE_SENTENCEPIECE);
 }
 
 const char *nibble_blas_core(void) {

@@ -11,7 +11,7 @@ static bool map_fd(int fd, const char *path, struct span *bytes, struct error *e
     struct stat st;
     if (fstat(fd, &st) != 0) return fail(e, STATUS_FILE, "%s: %s", path, strerror(errno));
     if (!S_ISREG(st.st_mode)) return fail(e, STATUS_FILE, "%s is not a regular file", path);
-    if (st.st_size <= 0) return fail(e, STATUS_FORMAT, "%s is empty", path);
+    if (st.st_size <= 0) return fail(e, STATUS_FORMAT, "%s is empty; fetch it again", path);
     void *p = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
     if (p == MAP_FAILED)
         return fail(e, STATUS_FILE, "%s cannot be mapped: %s", path, strerror(errno));

@@ -20,7 +20,7 @@ struct args {
     const char **words;
     int word_count;
 
-    bool help;
+    bool help, version;
 
     /* prompt */
     const char *prompt, *file, *ids;

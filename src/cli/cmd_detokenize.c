@@ -47,7 +47,7 @@ static const struct option *const groups[] = {NULL};
 
 const struct command command_detokenize = {
     .name = "detokenize",
-    .usage = "MODEL ID...",
+    .usage = "MODEL [ID...]",
     .summary = "print the text of token ids, special tokens as their names, nothing added",
     .min_words = 1,
     .max_words = INT_MAX,

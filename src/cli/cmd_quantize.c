@@ -1,4 +1,5 @@
 #include <stdio.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "cli/message.h"
@@ -20,6 +21,11 @@ static bool progress(void *arg, size_t done, size_t total) {
     const struct args *a = arg;
     if (!a->quiet) message_progress("quantizing", done, total);
     return !message_interrupted();
+}
+
+static bool is_same_file(const char *a, const char *b) {
+    struct stat x, y;
+    return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
 }
 
 static int quantize(const struct session *s, const struct args *a) {
@@ -45,6 +51,10 @@ static int quantize(const struct session *s, const struct args *a) {
 static int run(const struct args *a) {
     struct session s;
     message_catch_signals();
+    if (is_same_file(a->words[0], a->words[1])) {
+        message("%s would replace the model it is made from; give another name", a->words[1]);
+        return EXIT_USAGE;
+    }
     int code = session_open_model(&s, a->words[0]);
     if (code == EXIT_DONE) code = quantize(&s, a);
     session_close(&s);

@@ -45,6 +45,7 @@ static int run_command(const struct command *c, int argc, char **argv) {
     struct args args;
     if (c->computes) choose_blas_core(argv);
     if (!options_parse(c, argc - 2, argv + 2, &args)) return EXIT_USAGE;
+    if (args.version) return print_version();
     if (!args.help) return output_finish(c->run(&args));
     options_help(c);
     return output_finish(EXIT_DONE);

@@ -52,11 +52,17 @@ static void on_signal(int number) {
     caught = number;
 }
 
-void message_catch_signals(void) {
-    struct sigaction action = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND};
+/* One that the caller has ignored (nohup, a background job) stays ignored. */
+static void catch_signal(int number) {
+    struct sigaction old, action = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND};
     sigemptyset(&action.sa_mask);
-    sigaction(SIGINT, &action, NULL);
-    sigaction(SIGTERM, &action, NULL);
+    if (sigaction(number, NULL, &old) == 0 && old.sa_handler == SIG_IGN) return;
+    sigaction(number, &action, NULL);
+}
+
+void message_catch_signals(void) {
+    catch_signal(SIGINT);
+    catch_signal(SIGTERM);
 }
 
 bool message_interrupted(void) {

@@ -18,7 +18,7 @@ const struct option options_prompt[] = {
     {"-f --file", OPTION_TEXT, AT(file), .value = "FILE",
      .help = "read it from a file, - for stdin"},
     {"-e --escape", OPTION_FLAG, AT(escapes),
-     .help = "\\n, \\t, \\\\, \\\", \\' and \\xHH in -p mean what they do in C"},
+     .help = "\\n, \\r, \\t, \\\\, \\\", \\' and \\xHH in -p mean what they do in C"},
     {"--special", OPTION_FLAG, AT(special),
      .help = "special tokens written in the text become their ids"},
     {"--bos", OPTION_FLAG, AT(bos), .help = "begin with BOS whatever the tokenizer says"},
@@ -81,6 +81,7 @@ const struct option options_output[] = {
 
 static const struct option options_common[] = {
     {"-h --help", OPTION_FLAG, AT(help), .help = "this text"},
+    {"--version", OPTION_FLAG, AT(version), .help = "version, commit, compiler, libraries"},
     END};
 
 /* --- finding and storing ---------------------------------------------------------------------- */
@@ -106,7 +107,10 @@ static const struct option *find(const struct command *c, const char *word, size
             if (is_named(o->names, word, length)) return o;
         }
     }
-    return is_named(options_common->names, word, length) ? options_common : NULL;
+    for (const struct option *o = options_common; o->names; o++) {
+        if (is_named(o->names, word, length)) return o;
+    }
+    return NULL;
 }
 
 bool options_number(const char *text, double low, double high, bool whole, double *value) {
@@ -203,7 +207,8 @@ bool options_parse(const struct command *c, int argc, char **argv, struct args *
             i += used;
         }
     }
-    if (a->help || (a->word_count >= c->min_words && a->word_count <= c->max_words)) return true;
+    if (a->help || a->version || (a->word_count >= c->min_words && a->word_count <= c->max_words))
+        return true;
     message("nibble %s %s: %s; see nibble %s --help", c->name, c->usage,
             a->word_count < c->min_words ? "something is missing" : "too much is given", c->name);
     return false;
@@ -232,5 +237,5 @@ void options_help(const struct command *c) {
     for (const struct option *const *group = c->groups; *group; group++) {
         for (const struct option *o = *group; o->names; o++) print_option(o);
     }
-    print_option(options_common);
+    for (const struct option *o = options_common; o->names; o++) print_option(o);
 }

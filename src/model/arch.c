@@ -20,7 +20,8 @@ static void list(char *out, size_t size) {
 
 bool arch_find(const struct arch **arch, const struct config *c, struct error *e) {
     const char *type = config_text(c, "model_type");
-    if (!type && config_find(c, "dim", NULL)) type = rows[0].model_type; /* Meta's own spelling */
+    bool meta = !config_find(c, "model_type", NULL) && config_find(c, "dim", NULL);
+    if (meta) type = rows[0].model_type; /* params.json in Meta's own spelling names no family */
     for (int i = 0; type && i < ROWS; i++) {
         if (strcmp(type, rows[i].model_type) != 0) continue;
         *arch = &rows[i];
@@ -29,7 +30,7 @@ bool arch_find(const struct arch **arch, const struct config *c, struct error *e
     char known[512];
     list(known, sizeof known);
     if (!type)
-        return fail(e, STATUS_MODEL, "%s does not say model_type; add one of those nibble runs: %s",
+        return fail(e, STATUS_MODEL, "%s does not say model_type in words; nibble runs %s",
                     c->where, known);
     return fail(e, STATUS_MODEL, "%s: model_type '%.64s' is not supported; nibble runs %s",
                 c->where, type, known);

@@ -212,16 +212,19 @@ static void check_slot(struct each *each, enum slot_id id, size_t layer) {
     name_of(id, each->w->names, layer, name);
     snprintf(full, sizeof full, "%s.weight", name);
     const struct array *a = store_find(each->store, full),
-                       *scales = find(each->store, name, "scales");
+                       *scales = find(each->store, name, "scales"),
+                       *biases = find(each->store, name, "biases");
     mark_used(each, a);
     mark_used(each, scales);
-    mark_used(each, find(each->store, name, "biases"));
+    mark_used(each, biases);
     if (is_tied_output(each, id)) return;
     if (a && (slots[id].kind == MAT ? fit_mat(each->store, name, a, want, &m) : fits_vec(a, want)))
         return;
 
     if (a) describe(found, sizeof found, "found", a);
     if (a && scales) describe(found, sizeof found, " with scales", scales);
+    if (a && biases) describe(found, sizeof found, " with biases", biases);
+    if (a && scales && !biases) strncat(found, " without biases", sizeof found - strlen(found) - 1);
     problem(each, full, a ? found : "it is missing", want);
 }
 

@@ -185,6 +185,12 @@ def test_little_address_space(tmp, nibble):
                    env=env)
 
 
+def test_model_type_that_is_no_text(tmp, nibble):
+    model = Tiny(META)
+    for value in (3, ["mixtral"], {"a": 1}, True):
+        refused(nibble, model, tmp, {**model.config, "model_type": value}, "model_type")
+
+
 def test_rope_that_is_not_understood(tmp, nibble):
     model = Tiny()
     for value in ("yarn", ["yarn"], 2, True):

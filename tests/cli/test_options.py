@@ -130,10 +130,12 @@ def test_help(tmp, nibble):
 def test_version(tmp, nibble):
     lines = nibble("--version").decode().splitlines()
     assert lines[0].startswith("nibble ") and lines[0].split()[1].count(".") == 2, lines
-    for word in ("compiler", "levels", "libzip", "BLAS", "cJSON"):
+    for word in ("compiler", "levels", "libzip", "BLAS", "cJSON", "sentencepiece"):
         assert any(line.startswith(word) for line in lines), word
     level_line = next(line for line in lines if line.startswith("levels"))
     assert "scalar" in level_line
+    for command in COMMANDS:
+        assert nibble(command, "--version").decode().splitlines()[0] == lines[0], command
 
 
 if __name__ == "__main__":

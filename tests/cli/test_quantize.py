@@ -234,8 +234,11 @@ def test_same_bytes(tmp, nibble):
 def test_over_itself(tmp, nibble):
     model = Tiny()
     first, _ = quantize(nibble, model.save(tmp / "m.npz"), tmp / "q.npz")
-    second, _ = quantize(nibble, tmp / "m.npz", tmp / "m.npz")
-    assert (tmp / "m.npz").read_bytes() == (tmp / "q.npz").read_bytes()
+    before = (tmp / "m.npz").read_bytes()
+    (tmp / "same.npz").symlink_to(tmp / "m.npz")
+    for out in ("m.npz", "same.npz"):
+        nibble.refuses("quantize", tmp / "m.npz", tmp / out, code=2, says="would replace the model")
+    assert (tmp / "m.npz").read_bytes() == before and first
     folder = model.save_folder(tmp / "f")
     (tmp / "link.npz").symlink_to(tmp / "q.npz")
     quantize(nibble, folder, tmp / "link.npz")
