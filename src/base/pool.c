@@ -2,11 +2,15 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdint.h>
 #include <stdlib.h>
 
 /* A wait that spins first: most jobs follow each other within microseconds. Longer than this and
  * the thread sleeps, so that an idle pool costs nothing and a busy machine can run someone else. */
 enum { SPINS = 2000 };
+
+/* Enough for a late thread to cost little, few enough for claiming them to. */
+enum { CHUNKS_A_THREAD = 4 };
 
 struct worker {
     struct pool *pool;
@@ -14,17 +18,23 @@ struct worker {
     int index;
 };
 
+/* A job is cut into chunks, which threads claim one by one: a thread that is late, or that another
+ * process keeps from its core, leaves its share to the rest. `tickets` holds the job's number in
+ * its upper half and the chunks not yet claimed in its lower. What describes the job is read only
+ * by who has claimed a chunk of it, and until that chunk is finished the caller does not overwrite
+ * it. */
 struct pool {
     int threads;
     struct worker *workers; /* [threads]; 0 is the caller and has no thread */
     int started;            /* workers whose thread runs */
 
-    /* The job: written by the caller before `job` is advanced, read by workers after. */
-    pool_fn *fn; /* NULL: end */
+    pool_fn *fn;
     void *arg;
-    size_t n, parts;
-    atomic_uint job;    /* advances by one a job */
-    atomic_int pending; /* workers still at it */
+    size_t n;
+    uint32_t chunks;
+    atomic_uint_fast64_t tickets;
+    atomic_uint unfinished; /* chunks claimed or not that are not done */
+    atomic_bool closing;
 
     pthread_mutex_t mutex;
     pthread_cond_t wake, done;
@@ -40,80 +50,97 @@ static void spin_pause(void) {
 #endif
 }
 
-static void run_part(struct pool *p, int index) {
-    size_t i = (size_t)index, part = p->n / p->parts, rest = p->n % p->parts;
-    if (i >= p->parts) return;
-    size_t begin = i * part + (i < rest ? i : rest);
-    size_t end = begin + part + (i < rest);
-    p->fn(p->arg, begin, end, index);
+static uint32_t job_of(uint64_t tickets) {
+    return (uint32_t)(tickets >> 32);
 }
 
-static void await_job(struct pool *p, unsigned seen) {
+static uint32_t unclaimed(uint64_t tickets) {
+    return (uint32_t)tickets;
+}
+
+static void run_chunk(struct pool *p, size_t i, int thread) {
+    size_t part = p->n / p->chunks, rest = p->n % p->chunks;
+    size_t begin = i * part + (i < rest ? i : rest);
+    p->fn(p->arg, begin, begin + part + (i < rest), thread);
+}
+
+static void finish_chunk(struct pool *p) {
+    if (atomic_fetch_sub(&p->unfinished, 1) != 1 || !atomic_load(&p->caller_sleeps)) return;
+    pthread_mutex_lock(&p->mutex);
+    pthread_cond_signal(&p->done);
+    pthread_mutex_unlock(&p->mutex);
+}
+
+/* Claims and runs chunks while there are any; returns the number of the job they were of. */
+static uint32_t run_chunks(struct pool *p, int thread) {
+    uint64_t tickets = atomic_load(&p->tickets);
+    while (unclaimed(tickets)) {
+        if (!atomic_compare_exchange_weak(&p->tickets, &tickets, tickets - 1)) continue;
+        run_chunk(p, p->chunks - unclaimed(tickets), thread);
+        finish_chunk(p);
+        tickets = atomic_load(&p->tickets);
+    }
+    return job_of(tickets);
+}
+
+static bool has_news(struct pool *p, uint32_t seen) {
+    return job_of(atomic_load(&p->tickets)) != seen || atomic_load(&p->closing);
+}
+
+static void await_job(struct pool *p, uint32_t seen) {
     for (int i = 0; i < SPINS; i++) {
-        if (atomic_load(&p->job) != seen) return;
+        if (has_news(p, seen)) return;
         spin_pause();
     }
     pthread_mutex_lock(&p->mutex);
-    atomic_fetch_add(&p->sleepers,
-                     1); /* before the test: the caller looks at it after advancing job */
-    while (atomic_load(&p->job) == seen) pthread_cond_wait(&p->wake, &p->mutex);
+    atomic_fetch_add(&p->sleepers, 1); /* before the test: who posts a job looks at it after */
+    while (!has_news(p, seen)) pthread_cond_wait(&p->wake, &p->mutex);
     atomic_fetch_sub(&p->sleepers, 1);
     pthread_mutex_unlock(&p->mutex);
 }
 
-static void await_workers(struct pool *p) {
+static void await_chunks(struct pool *p) {
     for (int i = 0; i < SPINS; i++) {
-        if (atomic_load(&p->pending) == 0) return;
+        if (atomic_load(&p->unfinished) == 0) return;
         spin_pause();
     }
     pthread_mutex_lock(&p->mutex);
     atomic_store(&p->caller_sleeps, true);
-    while (atomic_load(&p->pending) != 0) pthread_cond_wait(&p->done, &p->mutex);
+    while (atomic_load(&p->unfinished) != 0) pthread_cond_wait(&p->done, &p->mutex);
     atomic_store(&p->caller_sleeps, false);
     pthread_mutex_unlock(&p->mutex);
 }
 
-static void post_job(struct pool *p, pool_fn *fn, void *arg, size_t n, size_t parts) {
-    p->fn = fn;
-    p->arg = arg;
-    p->n = n;
-    p->parts = parts;
-    atomic_store(&p->pending, p->started);
-    atomic_fetch_add(&p->job, 1);
+static void wake_sleepers(struct pool *p) {
     if (atomic_load(&p->sleepers) == 0) return;
     pthread_mutex_lock(&p->mutex);
     pthread_cond_broadcast(&p->wake);
     pthread_mutex_unlock(&p->mutex);
 }
 
-static void finish_part(struct pool *p) {
-    if (atomic_fetch_sub(&p->pending, 1) != 1 || !atomic_load(&p->caller_sleeps)) return;
-    pthread_mutex_lock(&p->mutex);
-    pthread_cond_signal(&p->done);
-    pthread_mutex_unlock(&p->mutex);
-}
-
 static void *work(void *arg) {
     struct worker *w = arg;
-    struct pool *p = w->pool;
-    for (unsigned seen = 0;; seen++) {
-        await_job(p, seen);
-        if (!p->fn) return NULL;
-        run_part(p, w->index);
-        finish_part(p);
-    }
+    while (!atomic_load(&w->pool->closing)) await_job(w->pool, run_chunks(w->pool, w->index));
+    return NULL;
 }
 
 void pool_split(struct pool *p, size_t n, size_t grain, pool_fn *fn, void *arg) {
-    size_t parts = n / (grain ? grain : 1), threads = (size_t)p->threads;
-    if (parts > threads) parts = threads;
-    if (parts <= 1) {
+    size_t chunks = n / (grain ? grain : 1), most = (size_t)p->threads * CHUNKS_A_THREAD;
+    if (chunks > most) chunks = most;
+    if (chunks <= 1 || p->threads == 1) {
         if (n) fn(arg, 0, n, 0);
         return;
     }
-    post_job(p, fn, arg, n, parts);
-    run_part(p, 0);
-    await_workers(p);
+    p->fn = fn;
+    p->arg = arg;
+    p->n = n;
+    p->chunks = (uint32_t)chunks;
+    atomic_store(&p->unfinished, (unsigned)chunks);
+    uint64_t job = job_of(atomic_load(&p->tickets)) + 1u;
+    atomic_store(&p->tickets, job << 32 | chunks);
+    wake_sleepers(p);
+    run_chunks(p, 0);
+    await_chunks(p);
 }
 
 int pool_threads(const struct pool *p) {
@@ -153,7 +180,8 @@ bool pool_open(struct pool **out, int threads, struct error *e) {
 
 void pool_close(struct pool *p) {
     if (!p) return;
-    post_job(p, NULL, NULL, 0, 0);
+    atomic_store(&p->closing, true);
+    wake_sleepers(p);
     for (int i = 1; i <= p->started; i++) pthread_join(p->workers[i].thread, NULL);
     pthread_mutex_destroy(&p->mutex);
     pthread_cond_destroy(&p->wake);

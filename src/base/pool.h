@@ -1,9 +1,9 @@
 /* A fixed set of threads that split loops.
  *
- * pool_split cuts [0, n) into contiguous parts, one a thread, and returns when all are done; the
- * caller works as thread 0. A part has at least `grain` items, so small loops use fewer threads and
- * the smallest wake nobody. Workers spin for some microseconds after a job, then sleep. One caller
- * at a time. */
+ * pool_split cuts [0, n) into contiguous chunks of at least `grain` items, which the threads claim
+ * one by one, and returns when all are done; the caller works as thread 0, and a loop of one chunk
+ * wakes nobody. Which thread runs a chunk is not determined, and a thread may run several. Workers
+ * spin for some microseconds after a job, then sleep. One caller at a time. */
 #ifndef NIBBLE_BASE_POOL_H
 #define NIBBLE_BASE_POOL_H
 
