@@ -22,7 +22,7 @@ $(error unknown config '$(config)'; use release, debug, asan, tsan, fuzz or cove
 endif
 
 warnings := -Wall -Wextra -Wshadow -Wundef -Wvla -Wpointer-arith -Wwrite-strings
-common   := $(CFLAGS_$(config)) $(warnings) -fvisibility=hidden -fno-math-errno -pthread -MMD -MP \
+common   := $(CFLAGS_$(config)) $(warnings) -fvisibility=hidden -fno-math-errno -ffp-contract=off -pthread -MMD -MP \
             -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -Iinclude -Isrc -I$(build)/gen
 # "Unique" symbols of g++ cannot be made local (see libnibble.a below); clang++ makes none.
 gnu_unique := $(shell $(CXX) -fno-gnu-unique -E -x c++ /dev/null >/dev/null 2>&1 && echo -fno-gnu-unique)
@@ -32,8 +32,9 @@ libs     := -lopenblas -lzip -lcjson -lsentencepiece -lstdc++ -lm -pthread
 
 # A SIMD level is a word in its machine's list, its flags, and src/kern/LEVEL.c or LEVEL_*.c.
 isa_avx2       := -mavx2 -mfma -mf16c
+isa_avxvnni    := $(isa_avx2) -mavxvnni
 isa_avx512     := $(isa_avx2) -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni
-levels_x86_64  := avx2 avx512
+levels_x86_64  := avx2 avxvnni avx512
 levels_aarch64 :=
 levels         := $(levels_$(shell uname -m))
 files_of        = $(foreach l,$(1),$(wildcard src/kern/$(l).c src/kern/$(l)_*.c))

@@ -58,7 +58,7 @@ SYSTEM_HEADERS = [
     ("sched.h", ["src/base/cpu.c", "src/base/pool.c"]),
     ("cpuid.h sys/auxv.h asm/hwcap.h", ["src/base/cpu.c"]),
     ("sys/resource.h", ["src/base/memory.c"]),
-    ("immintrin.h", ["src/kern/avx*"]),
+    ("immintrin.h", ["src/kern/avx*", "src/kern/ymm.inc"]),
     ("arm_neon.h", ["src/kern/neon*"]),
     ("zip.h", ["src/store/*"]),
     ("cjson/cJSON.h", ["src/store/*", "src/model/*", "src/text/*", "src/cli/*"]),

@@ -1,5 +1,7 @@
 /* AVX-512 F, BW, DQ, VL: sixteen floats a vector, and masks for what is left at the end. */
 #include <immintrin.h>
+#include <math.h>
+#include <string.h>
 
 #include "kern/kern.h"
 
@@ -84,6 +86,199 @@ static inline void vec_store_f16_first(unsigned char *w, vec v, size_t n) {
     _mm256_mask_storeu_epi16(w, first(n), round_f16(v));
 }
 
-#include "kern/floats.inc"
+static inline vec vec_mul(vec a, vec b) {
+    return _mm512_mul_ps(a, b);
+}
 
-const struct kern kern_avx512 = {FLOAT_KERNELS};
+static inline vec vec_sub(vec a, vec b) {
+    return _mm512_sub_ps(a, b);
+}
+
+static inline vec vec_div(vec a, vec b) {
+    return _mm512_div_ps(a, b);
+}
+
+static inline vec vec_min(vec a, vec b) {
+    return _mm512_min_ps(a, b);
+}
+
+static inline vec vec_max(vec a, vec b) {
+    return _mm512_max_ps(a, b);
+}
+
+static inline vec vec_by_sign(vec x, vec neg, vec pos) {
+    return _mm512_mask_blend_ps(_mm512_movepi32_mask(_mm512_castps_si512(x)), pos, neg);
+}
+
+static inline vec vec_minus_abs(vec x) {
+    return _mm512_or_ps(x, vec_all(-0.0f));
+}
+
+static inline vec vec_round(vec v) {
+    return _mm512_roundscale_ps(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+
+static inline vec vec_pow2(vec n) {
+    return _mm512_scalef_ps(vec_all(1), n);
+}
+
+static inline vec vec_keep_from(vec v, vec x, float low) {
+    return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, vec_all(low), _CMP_NLT_UQ), v);
+}
+
+static inline void vec_store4(float *y, vec a, vec b, vec c, vec d, size_t n) {
+    vec ab = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+    vec cd = _mm512_add_ps(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
+    vec all = _mm512_add_ps(_mm512_shuffle_ps(ab, cd, 0x44), _mm512_shuffle_ps(ab, cd, 0xee));
+    __m256 half = _mm256_add_ps(_mm512_castps512_ps256(all), _mm512_extractf32x8_ps(all, 1));
+    __m128 sum = _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+    _mm_mask_storeu_ps(y, (__mmask8)((1u << n) - 1), sum);
+}
+
+#include "kern/floats.inc"
+#include "kern/tiles.inc"
+
+/* --- integers --------------------------------------------------------------------------------- */
+
+enum { BYTES = 64 };
+
+typedef __m512i ivec;
+
+static inline ivec ivec_zero(void) {
+    return _mm512_setzero_si512();
+}
+
+static inline ivec ivec_add(ivec a, ivec b) {
+    return _mm512_add_epi32(a, b);
+}
+
+static inline ivec ivec_load(const void *p) {
+    return _mm512_loadu_si512(p);
+}
+
+static inline void ivec_store(void *p, ivec v) {
+    _mm512_storeu_si512(p, v);
+}
+
+static inline ivec ivec_load_first(const void *p, size_t n) {
+    return _mm512_maskz_loadu_epi8(((__mmask64)1 << n) - 1, p);
+}
+
+static inline ivec ivec_low4(ivec v) {
+    return _mm512_and_si512(v, _mm512_set1_epi8(15));
+}
+
+static inline ivec ivec_high4(ivec v) {
+    return ivec_low4(_mm512_srli_epi16(v, 4));
+}
+
+/* Four times 2 * bits bytes: words 0 to 7 of lane k are words bits * k and on. */
+static inline ivec ivec_spread_first(const void *p, size_t n, int bits) {
+    const __m512i word = _mm512_set_epi16(7, 6, 5, 4, 3, 2, 1, 0, 7, 6, 5, 4, 3, 2, 1, 0, 7, 6, 5,
+                                          4, 3, 2, 1, 0, 7, 6, 5, 4, 3, 2, 1, 0);
+    const __m512i lane = _mm512_set_epi16(3, 3, 3, 3, 3, 3, 3, 3, 2, 2, 2, 2, 2, 2, 2, 2, 1, 1, 1,
+                                          1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0);
+    __m512i from = _mm512_add_epi16(word, _mm512_mullo_epi16(lane, _mm512_set1_epi16((short)bits)));
+    return _mm512_permutexvar_epi16(from, ivec_load_first(p, n));
+}
+
+static inline ivec ivec_spread(const void *p, int bits) {
+    return ivec_spread_first(p, 8 * (size_t)bits, bits);
+}
+
+static inline ivec ivec_shuffle(ivec v, const unsigned char *table) {
+    return _mm512_shuffle_epi8(v, _mm512_broadcast_i32x4(_mm_loadu_si128((const void *)table)));
+}
+
+static inline ivec ivec_shift16(ivec v, const uint16_t *factors, int right) {
+    __m512i f = _mm512_broadcast_i32x4(_mm_loadu_si128((const void *)factors));
+    return _mm512_srli_epi16(_mm512_mullo_epi16(v, f), (unsigned)right);
+}
+
+static inline ivec ivec_pack16(ivec a, ivec b) {
+    return _mm512_packus_epi16(a, b);
+}
+
+static inline ivec ivec_dot(ivec sum, ivec codes, ivec a, int bits) {
+    (void)bits;
+    return _mm512_dpbusd_epi32(sum, codes, a);
+}
+
+static inline ivec ivec_all32(const void *p) {
+    int32_t four;
+    memcpy(&four, p, sizeof four);
+    return _mm512_set1_epi32(four);
+}
+
+static inline ivec ivec_pieces(const int8_t *p, size_t n) {
+    if (n == 32) {
+        __m256i low = _mm256_loadu_si256((const void *)p);
+        return _mm512_inserti64x4(_mm512_castsi256_si512(low),
+                                  _mm256_loadu_si256((const void *)(p + 64)), 1);
+    }
+    ivec v = _mm512_castsi128_si512(_mm_loadu_si128((const void *)p));
+    v = _mm512_inserti32x4(v, _mm_loadu_si128((const void *)(p + 32)), 1);
+    v = _mm512_inserti32x4(v, _mm_loadu_si128((const void *)(p + 64)), 2);
+    return _mm512_inserti32x4(v, _mm_loadu_si128((const void *)(p + 96)), 3);
+}
+
+/* In each 16 bytes, the sums of four rows' lanes: two rounds of adding what unpack interleaves. */
+static inline ivec sum_four(const ivec *v) {
+    ivec ab =
+        _mm512_add_epi32(_mm512_unpacklo_epi32(v[0], v[1]), _mm512_unpackhi_epi32(v[0], v[1]));
+    ivec cd =
+        _mm512_add_epi32(_mm512_unpacklo_epi32(v[2], v[3]), _mm512_unpackhi_epi32(v[2], v[3]));
+    return _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
+}
+
+static inline void ivec_sum_rows(const ivec *v, ivec *quarter) {
+    ivec a = sum_four(v), b = sum_four(v + 4), c = sum_four(v + 8), d = sum_four(v + 12);
+    ivec ab02 = _mm512_shuffle_i32x4(a, b, 0x88), ab13 = _mm512_shuffle_i32x4(a, b, 0xdd);
+    ivec cd02 = _mm512_shuffle_i32x4(c, d, 0x88), cd13 = _mm512_shuffle_i32x4(c, d, 0xdd);
+    quarter[0] = _mm512_shuffle_i32x4(ab02, cd02, 0x88);
+    quarter[1] = _mm512_shuffle_i32x4(ab13, cd13, 0x88);
+    quarter[2] = _mm512_shuffle_i32x4(ab02, cd02, 0xdd);
+    quarter[3] = _mm512_shuffle_i32x4(ab13, cd13, 0xdd);
+}
+
+static inline vec vec_of(ivec v) {
+    return _mm512_cvtepi32_ps(v);
+}
+
+static inline vec vec_as(ivec v) {
+    return _mm512_castsi512_ps(v);
+}
+
+static inline ivec ivec_as(vec v) {
+    return _mm512_castps_si512(v);
+}
+
+/* Four rows: 32-bit lanes change places within each 16 bytes. */
+static inline void transpose_four(vec *v) {
+    vec a = _mm512_unpacklo_ps(v[0], v[1]), b = _mm512_unpackhi_ps(v[0], v[1]);
+    vec c = _mm512_unpacklo_ps(v[2], v[3]), d = _mm512_unpackhi_ps(v[2], v[3]);
+    __m512d ad = _mm512_castps_pd(a), bd = _mm512_castps_pd(b);
+    __m512d cd = _mm512_castps_pd(c), dd = _mm512_castps_pd(d);
+    v[0] = _mm512_castpd_ps(_mm512_unpacklo_pd(ad, cd));
+    v[1] = _mm512_castpd_ps(_mm512_unpackhi_pd(ad, cd));
+    v[2] = _mm512_castpd_ps(_mm512_unpacklo_pd(bd, dd));
+    v[3] = _mm512_castpd_ps(_mm512_unpackhi_pd(bd, dd));
+}
+
+static inline void vec_transpose(vec *v) {
+    for (int i = 0; i < 16; i += 4) transpose_four(v + i);
+    for (int i = 0; i < 4; i++) { /* then the blocks of 16 bytes among every fourth row */
+        vec ab02 = _mm512_shuffle_f32x4(v[i], v[i + 4], 0x88);
+        vec ab13 = _mm512_shuffle_f32x4(v[i], v[i + 4], 0xdd);
+        vec cd02 = _mm512_shuffle_f32x4(v[i + 8], v[i + 12], 0x88);
+        vec cd13 = _mm512_shuffle_f32x4(v[i + 8], v[i + 12], 0xdd);
+        v[i] = _mm512_shuffle_f32x4(ab02, cd02, 0x88);
+        v[i + 4] = _mm512_shuffle_f32x4(ab13, cd13, 0x88);
+        v[i + 8] = _mm512_shuffle_f32x4(ab02, cd02, 0xdd);
+        v[i + 12] = _mm512_shuffle_f32x4(ab13, cd13, 0xdd);
+    }
+}
+
+#include "kern/affine.inc"
+
+const struct kern kern_avx512 = {FLOAT_KERNELS, TILE_KERNELS, AFFINE_KERNELS};

@@ -12,6 +12,11 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "num/format.h"
+#include "num/packed.h"
+
+/* Bytes of scratch, 64-byte aligned, that a kernel may ask its caller for. */
+enum { KERN_SCRATCH = 96 << 10 };
 
 struct kern {
 #define KERNEL(name, result, params) result(*name) params;

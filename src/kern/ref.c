@@ -1,4 +1,7 @@
 /* Every kernel in plain C: the meaning of the others, and all that an unknown CPU gets. */
+#include <math.h>
+#include <string.h>
+
 #include "kern/kern.h"
 #include "num/half.h"
 
@@ -63,6 +66,129 @@ static void load_bf16(float *y, const void *w, size_t n) {
 
 static void store_f16(void *w, const float *x, size_t n) {
     for (size_t i = 0; i < n; i++) half_store_u16((unsigned char *)w + 2 * i, half_to_f16(x[i]));
+}
+
+/* --- affine weights --------------------------------------------------------------------------- */
+
+/* Code number i of a row's bit stream: at most two bytes hold it, and the second may not be there.
+ */
+static int code_at(const unsigned char *row, size_t i, int bits) {
+    size_t bit = i * (size_t)bits, byte = bit / 8;
+    int shift = (int)(bit % 8), word = row[byte];
+    if (shift + bits > 8) word |= row[byte + 1] << 8;
+    return word >> shift & ((1 << bits) - 1);
+}
+
+static float scale_at(const struct mat *w, int plane, size_t row, size_t i) {
+    const unsigned char *p = w->plane[plane] + row * w->stride[plane];
+    return w->dtype == DTYPE_F16    ? f16_at(p, i)
+           : w->dtype == DTYPE_BF16 ? bf16_at(p, i)
+                                    : f32_at(p, i);
+}
+
+static void pack_group(const struct packed *p, const float *x, int8_t *codes, float *d, float *e) {
+    float most = 0;
+    int sum = 0;
+    bool nan = false;
+    for (int i = 0; i < p->group; i++) {
+        nan |= x[i] != x[i];
+        most = fabsf(x[i]) > most ? fabsf(x[i]) : most;
+    }
+    float unit = 127 / most;
+    bool usable = !nan && most < INFINITY && unit < INFINITY;
+    for (int i = 0; i < p->group; i++) {
+        int code = usable ? (int)rintf(x[i] * unit) : 0;
+        codes[packed_place(p->order, p->group, (size_t)i)] = (int8_t)code;
+        sum += code;
+    }
+    *d = nan ? NAN : most / 127;
+    *e = *d * (float)sum;
+}
+
+static void affine_pack(const struct packed *p, const float *x, size_t begin, size_t end) {
+    size_t group = (size_t)p->group, groups = p->cols / group;
+    for (size_t t = begin; t < end; t++) {
+        memset(p->codes + t * p->stride, 0, p->stride);
+        for (size_t g = 0; g < groups; g++) {
+            pack_group(p, x + t * p->cols + g * group, p->codes + t * p->stride + g * group,
+                       p->scales + t * groups + g, p->sums + t * groups + g);
+        }
+    }
+}
+
+static float affine_dot(const struct mat *w, size_t row, const struct packed *x, size_t t) {
+    size_t group = (size_t)w->group, groups = w->cols / group;
+    const unsigned char *codes = w->plane[0] + row * w->stride[0];
+    float y = 0;
+    for (size_t g = 0; g < groups; g++) {
+        const int8_t *a = x->codes + t * x->stride + g * group;
+        int dot = 0;
+        for (size_t i = 0; i < group; i++) {
+            dot += code_at(codes, g * group + i, w->bits) * a[packed_place(x->order, x->group, i)];
+        }
+        y += scale_at(w, 1, row, g) * (x->scales[t * groups + g] * (float)dot);
+        y += scale_at(w, 2, row, g) * x->sums[t * groups + g];
+    }
+    return y;
+}
+
+static void affine_rows(float *y, size_t stride, const struct mat *w, size_t row, size_t count,
+                        const struct packed *x) {
+    for (size_t t = 0; t < x->n; t++) {
+        for (size_t i = 0; i < count; i++) y[t * stride + i] = affine_dot(w, row + i, x, t);
+    }
+}
+
+static void affine_strip(float *y, size_t stride, const struct mat *w, size_t row, size_t count,
+                         const struct packed *x, void *scratch) {
+    (void)scratch;
+    affine_rows(y, stride, w, row, count, x);
+}
+
+/* --- several rows, several tokens ------------------------------------------------------------- */
+
+typedef float dot_fn(const float *x, const void *w, size_t n);
+typedef void axpy_fn(float *y, float a, const void *w, size_t n);
+
+static void dots(float *y, size_t y_stride, const float *x, size_t x_stride, size_t n,
+                 const void *w, size_t w_stride, size_t rows, size_t cols, dot_fn *dot) {
+    for (size_t t = 0; t < n; t++) {
+        for (size_t r = 0; r < rows; r++) {
+            const unsigned char *row = (const unsigned char *)w + r * w_stride;
+            y[t * y_stride + r] = dot(x + t * x_stride, row, cols);
+        }
+    }
+}
+
+static void sums(float *y, size_t y_stride, const float *p, size_t p_stride, size_t n,
+                 const void *w, size_t w_stride, size_t rows, size_t cols, axpy_fn *axpy) {
+    for (size_t t = 0; t < n; t++) {
+        for (size_t j = 0; j < rows; j++) {
+            const unsigned char *row = (const unsigned char *)w + j * w_stride;
+            axpy(y + t * y_stride, p[t * p_stride + j], row, cols);
+        }
+    }
+}
+
+#define TILE(name, of, one)                                                                        \
+    static void name(float *y, size_t y_stride, const float *x, size_t x_stride, size_t n,         \
+                     const void *w, size_t w_stride, size_t rows, size_t cols) {                   \
+        of(y, y_stride, x, x_stride, n, w, w_stride, rows, cols, one);                             \
+    }
+TILE(dots_f32, dots, dot_f32)
+TILE(dots_f16, dots, dot_f16)
+TILE(dots_bf16, dots, dot_bf16)
+TILE(sums_f32, sums, axpy_f32)
+TILE(sums_f16, sums, axpy_f16)
+
+static float exp_sum(float *x, float shift, size_t n) {
+    float sum = 0;
+    for (size_t i = 0; i < n; i++) sum += x[i] = expf(x[i] - shift);
+    return sum;
+}
+
+static void silu_mul(float *gate, const float *up, size_t n) {
+    for (size_t i = 0; i < n; i++) gate[i] = gate[i] / (1 + expf(-gate[i])) * up[i];
 }
 
 const struct kern kern_scalar = {

@@ -1,83 +1,24 @@
 /* Every kernel of kern.def, at every level that this machine has, on what makes such loops fail:
  * all lengths around the vector sizes, all alignments, arrays that end at a page that faults, and
  * values that are whole, wide, zero, denormal, infinite and NaN. Conversions must be equal to those
- * of num/half.h (test_half.c), sums as close to double precision as rounding explains. */
-#include <math.h>
+ * of num/half.h (test_half.c), sums as close to double precision as rounding explains. This file
+ * has the kernels of plain weights; those of affine ones are in check_pack.h and check_affine.h,
+ * those of several rows and tokens in check_tiles.h. */
 #include <signal.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
-#include "base/cpu.h"
-#include "base/dtype.h"
-#include "check.h"
-#include "kern/kern.h"
-#include "num/half.h"
+#include "check_affine.h"
+#include "check_pack.h"
+#include "check_tiles.h"
+#include "fixture.h"
 
 enum { MAX_N = 65537, WIDEST = 64 /* elements of the largest step that a kernel takes */ };
 
-static struct {
-    const char *kernel, *level;
-    size_t n;
-    size_t values; /* which row of mixes or conversions */
-    struct kern kern;
-} now; /* what is being checked */
-
-/* --- arrays between two pages that fault, with NaN around what belongs to the kernel --- */
-
-enum { AT_END = 64, MARGIN = 256 };
-
-struct buffer {
-    unsigned char *begin, *end; /* what is accessible */
-    unsigned char *data;        /* what the kernel may touch */
-    size_t bytes;
-};
-
 static struct buffer floats, row;
-static unsigned char canary[MARGIN]; /* 0xff: a NaN in f16, bf16 and f32 */
-
-static void open_buffer(struct buffer *b) {
-    size_t page = (size_t)sysconf(_SC_PAGESIZE);
-    size_t size = (sizeof(float) * MAX_N / page + 2) * page;
-    unsigned char *p = mmap(NULL, size + 2 * page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (p == MAP_FAILED || mprotect(p + page, size, PROT_READ | PROT_WRITE) != 0) {
-        perror("mmap");
-        exit(1);
-    }
-    b->begin = p + page;
-    b->end = b->begin + size;
-}
-
-static size_t margin_before(const struct buffer *b) {
-    size_t room = (size_t)(b->data - b->begin);
-    return room < MARGIN ? room : MARGIN;
-}
-
-static size_t margin_after(const struct buffer *b) {
-    size_t room = (size_t)(b->end - b->data) - b->bytes;
-    return room < MARGIN ? room : MARGIN;
-}
-
-/* Content NULL: an output, NaN before the call. */
-static void place(struct buffer *b, int offset, const void *content, size_t bytes) {
-    b->data = offset == AT_END ? b->end - bytes : b->begin + offset;
-    b->bytes = bytes;
-    size_t before = margin_before(b);
-    memset(b->data - before, 0xff, before + bytes + margin_after(b));
-    if (content) memcpy(b->data, content, bytes);
-}
 
 /* Places 0 to 63 are every alignment of the row and of the floats; AT_END ends at the guard. */
 static void place_both(int at, const void *f, const void *w, size_t row_bytes) {
     place(&row, at, w, row_bytes);
     place(&floats, at == AT_END ? at : (at * 5 % 16) * 4, f, sizeof(float) * now.n);
-}
-
-static bool margins_intact(const struct buffer *b) {
-    size_t before = margin_before(b), after = margin_after(b);
-    return memcmp(b->data - before, canary, before) == 0 &&
-           memcmp(b->data + b->bytes, canary, after) == 0;
 }
 
 /* An input must stay what it was: content. An output (content NULL) must be what it was at AT_END,
@@ -92,17 +33,7 @@ static void check_bytes(const struct buffer *b, const void *content, int at) {
               now.kernel, now.level, now.n, at);
 }
 
-static void report_fault(int signal) {
-    dprintf(STDOUT_FILENO, "%s at level %s touched memory beyond its arrays: n = %zu (signal %d)\n",
-            now.kernel, now.level, now.n, signal);
-    _exit(1);
-}
-
 /* --- values --- */
-
-/* WHOLE: small, never 0, so that every sum is exact in f32 and no element may be missing. BITS: any
- * pattern. TIES: halfway between two f16, and beside it. INFINITE, NAN_ONCE: one among UNIFORM. */
-enum values { WHOLE, UNIFORM, WIDE, ZERO, DENORMAL, INFINITE, NAN_ONCE, BITS, TIES };
 
 static const struct {
     enum values floats, row;
@@ -119,42 +50,6 @@ enum { LOW = -55, HIGH = 50 }; /* exponents of WIDE, such that sums of products 
 
 static float float_data[MAX_N];
 static unsigned char row_data[sizeof(float) * MAX_N];
-
-static uint32_t draw_bits(void) {
-    static uint64_t state = 0x9e3779b97f4a7c15;
-    state ^= state << 13;
-    state ^= state >> 7;
-    state ^= state << 17;
-    return (uint32_t)(state >> 32);
-}
-
-static float draw_uniform(void) {
-    return (float)(int32_t)draw_bits() * 0x1p-31f;
-}
-
-static float draw_tie(void) {
-    static const uint32_t beside[] = {0, 1, 0xfff, 0x1000, 0x1001, 0x1fff};
-    float f = half_from_f16((uint16_t)draw_bits());
-    return half_from_bits(half_to_bits(f) + beside[draw_bits() % 6]);
-}
-
-static float draw(enum values v, int low, int high) {
-    uint32_t bits = draw_bits();
-    int exponent = low + (int)(draw_bits() % (uint32_t)(high - low));
-    switch (v) {
-    case WHOLE: return (float)(1 + bits % 8) * (bits & 8 ? 1 : -1);
-    case WIDE: return ldexpf(1 + (float)(bits >> 9) * 0x1p-23f, exponent) * (bits & 1 ? 1 : -1);
-    case ZERO: return half_from_bits(bits & 0x80000000);
-    case DENORMAL: return half_from_bits(bits & 0x807fffff);
-    case BITS: return half_from_bits(bits);
-    case TIES: return draw_tie();
-    default: return draw_uniform();
-    }
-}
-
-static float special(enum values v) {
-    return v == NAN_ONCE ? half_from_bits(0x7fc12345) : draw_bits() & 1 ? INFINITY : -INFINITY;
-}
 
 static void fill_floats(enum values v) {
     for (size_t i = 0; i < now.n; i++) float_data[i] = draw(v, LOW, HIGH);
@@ -208,12 +103,6 @@ static size_t next_length(size_t n) {
 }
 
 /* --- what the kernels must compute --- */
-
-static bool is_close(float got, double exact, double bound) {
-    if (isnan(exact)) return isnan(got);
-    if (isinf(exact)) return got == exact;
-    return fabs(got - exact) <= bound;
-}
 
 /* The exact sum, and how far rounding may lead away from it: a kernel has at least 8 partial sums,
  * so a product is rounded once (by 2^-150 at most where it underflows) and then takes part in at
@@ -392,14 +281,19 @@ static void check_level(enum kern_level level) {
         char name[64];
         snprintf(name, sizeof name, "%s at level %s", checks[i].kernel, now.level);
         now.kernel = checks[i].kernel;
+        now.n = now.values = 0;
+        now.what[0] = 0;
         check_run(name, checks[i].check);
     }
 }
 
 int main(void) {
     memset(canary, 0xff, sizeof canary);
-    open_buffer(&floats);
-    open_buffer(&row);
+    open_buffer(&floats, sizeof(float) * MAX_N);
+    open_buffer(&row, sizeof(float) * MAX_N);
+    open_pack_buffers();
+    open_affine_buffers();
+    open_tile_buffers();
     signal(SIGSEGV, report_fault);
     signal(SIGBUS, report_fault);
     for (enum kern_level level = 0; level < KERN_LEVELS; level++) {

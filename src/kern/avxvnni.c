@@ -1,0 +1,11 @@
+/* AVX-VNNI: AVX2 with products of bytes added to 32 bits at once, for CPUs without AVX-512. */
+#include "kern/ymm.inc"
+
+static inline ivec ivec_dot(ivec sum, ivec codes, ivec a, int bits) {
+    (void)bits;
+    return _mm256_dpbusd_avx_epi32(sum, codes, a);
+}
+
+#include "kern/affine.inc"
+
+const struct kern kern_avxvnni = {AFFINE_KERNELS};
