@@ -131,6 +131,8 @@ typedef struct nibble_context_options {
     int threads;         /* 0: the machine's default, see nibble_machine_probe */
     const char *level;   /* SIMD level at most: "scalar", "avx2", "avx512"; NULL: the best */
     const char *kv_type; /* "f16" or "f32"; NULL: f16 */
+    bool blas;           /* prompts of f32, f16 and bf16 weights through OpenBLAS: on some machines
+                          * faster, and last bits may then depend on the batch size */
 } nibble_context_options;
 
 NIBBLE_API nibble_context_options nibble_context_defaults(void);
@@ -264,9 +266,9 @@ NIBBLE_API const char *nibble_version(void); /* "0.1.0" */
  * bytes are enough. */
 NIBBLE_API void nibble_build(char *out, size_t size);
 
-/* OpenBLAS picks its kernels when it is loaded; one older than the CPU falls back to slow ones, and
- * then nibble does without it. This is the value of the environment variable OPENBLAS_CORETYPE with
- * which a fresh process would have the right ones; NULL if this one has them. */
+/* OpenBLAS picks its kernels when it is loaded; one older than the CPU falls back to slow ones.
+ * This is the value of the environment variable OPENBLAS_CORETYPE with which a fresh process would
+ * have the right ones; NULL if this one has them. */
 NIBBLE_API const char *nibble_blas_core(void);
 
 /* The length of the valid UTF-8 sequence at the start of text[0..size), 0 if there is none: for

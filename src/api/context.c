@@ -26,6 +26,7 @@ static bool open_run(nibble_context *c, const nibble_context_options *o, struct 
         .threads = default_threads(o->threads),
         .level = o->level,
         .kv_type = c->kv_type,
+        .blas = o->blas,
     };
     return run_open(&c->run, &c->model->model, &options, e);
 }

@@ -213,6 +213,5 @@ const struct command command_bench = {
     .min_words = 1,
     .max_words = 1,
     .groups = groups,
-    .computes = true,
     .run = run,
 };

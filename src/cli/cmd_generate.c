@@ -273,6 +273,5 @@ const struct command command_generate = {
     .min_words = 1,
     .max_words = 1,
     .groups = groups,
-    .computes = true,
     .run = run,
 };

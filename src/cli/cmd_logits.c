@@ -83,6 +83,5 @@ const struct command command_logits = {
     .min_words = 1,
     .max_words = 1,
     .groups = groups,
-    .computes = true,
     .run = run,
 };

@@ -31,19 +31,21 @@ static int print_version(void) {
     return output_finish(EXIT_DONE);
 }
 
-/* OpenBLAS picks its kernels while this program is loaded. Where it does not know the CPU, the
- * program starts over with their name in the environment, once; and without the threads that it
- * would start for itself and we never use. */
+/* With --blas: OpenBLAS picks its kernels while this program is loaded. Where it does not know the
+ * CPU, the program starts over with their name in the environment, once; and without the threads
+ * that it would start for itself and we never use. */
 static void choose_blas_core(char **argv) {
     const char *variable = "OPENBLAS_CORETYPE", *core = nibble_blas_core();
-    if (!core || getenv(variable)) return;
+    bool asked = false;
+    for (char **word = argv; *word; word++) asked |= strcmp(*word, "--blas") == 0;
+    if (!asked || !core || getenv(variable)) return;
     if (setenv("OPENBLAS_NUM_THREADS", "1", 0) == 0 && setenv(variable, core, 1) == 0)
         execv("/proc/self/exe", argv);
 }
 
 static int run_command(const struct command *c, int argc, char **argv) {
     struct args args;
-    if (c->computes) choose_blas_core(argv);
+    choose_blas_core(argv); /* before parsing, which moves words about in argv */
     if (!options_parse(c, argc - 2, argv + 2, &args)) return EXIT_USAGE;
     if (args.version) return print_version();
     if (!args.help) return output_finish(c->run(&args));

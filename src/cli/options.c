@@ -38,6 +38,8 @@ const struct option options_run[] = {
      .help = "SIMD level at most; nibble info lists them (default: the best)"},
     {"--kv-type", OPTION_TEXT, AT(kv_type), .value = "TYPE",
      .help = "KV cache: f16 (default) or f32"},
+    {"--blas", OPTION_FLAG, AT(blas),
+     .help = "long prompts of f32, f16, bf16 weights through OpenBLAS"},
     END};
 
 const struct option options_sampling[] = {

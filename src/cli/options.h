@@ -29,7 +29,6 @@ struct command {
     const char *notes; /* more lines of help, or NULL */
     int min_words, max_words;
     const struct option *const *groups;
-    bool computes;                    /* runs a model: worth the right BLAS kernels */
     int (*run)(const struct args *a); /* the exit code */
 };
 

@@ -28,6 +28,7 @@ int session_open_context(struct session *s, const struct args *a, size_t tokens)
     o.threads = (int)a->threads;
     o.level = a->level;
     o.kv_type = a->kv_type;
+    o.blas = a->blas;
     s->context = nibble_context_open(s->model, &o, &e);
     s->load_ns += nibble_clock() - start;
     return s->context ? EXIT_DONE : message_error(&e);

@@ -24,25 +24,23 @@ static void attention(struct run *r, const struct layer *l, const struct kv_laye
     const struct spec *s = &r->model->spec;
     const struct rope *rope = &r->model->rope;
     struct attention a = {
-        .heads = s->heads, .window = s->window, .scale = 1 / sqrtf((float)s->head_dim)};
+        .heads = s->heads, .window = s->window, .scale = 1 / sqrtf((float)s->head_dim),
+                          .parts = r->parts};
 
-    linear(b, r->q, &l->wq, r->h, n); // [n, heads * head_dim]
-    linear(b, r->k, &l->wk, r->h, n); // [n, kv_heads * head_dim]
-    linear(b, r->v, &l->wv, r->h, n);
+    linear(b, (struct linear[]){{r->q, &l->wq}, {r->k, &l->wk}, {r->v, &l->wv}}, 3, r->h, n);
     rope_apply(b, rope, r->angles, r->q, n, s->heads, s->head_dim);
     rope_apply(b, rope, r->angles, r->k, n, s->kv_heads, s->head_dim);
     attend_store(b, kv, r->k, r->v, n, pos);
     attend(b, &a, kv, r->att, r->q, n, pos);
-    linear(b, r->h, &l->wo, r->att, n); // [n, dim]
+    linear(b, &(struct linear){r->h, &l->wo}, 1, r->att, n); // [n, dim]
 }
 
 /* h = Wdown (silu(Wgate h) * Wup h) */
 static void feed_forward(struct run *r, const struct layer *l, size_t n) {
     const struct backend *b = &r->backend;
-    linear(b, r->gate, &l->gate, r->h, n); // [n, hidden]
-    linear(b, r->up, &l->up, r->h, n);
+    linear(b, (struct linear[]){{r->gate, &l->gate}, {r->up, &l->up}}, 2, r->h, n); // [n, hidden]
     gate_silu(b, r->gate, r->up, n, r->model->spec.hidden);
-    linear(b, r->h, &l->down, r->gate, n); // [n, dim]
+    linear(b, &(struct linear){r->h, &l->down}, 1, r->gate, n); // [n, dim]
 }
 
 void forward(struct run *r, const int *ids, size_t n, size_t pos) {
@@ -68,5 +66,5 @@ void forward_logits(struct run *r, size_t first, size_t count, float *logits) {
     const struct spec *s = &r->model->spec;
     const struct weights *w = &r->model->weights;
     norm_rms(&r->backend, r->h, r->x + first * s->dim, w->norm, count, s->dim, (float)s->norm_eps);
-    linear(&r->backend, logits, &w->output, r->h, count); // [count, vocab]
+    linear(&r->backend, &(struct linear){logits, &w->output}, 1, r->h, count); // [count, vocab]
 }

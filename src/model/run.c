@@ -23,9 +23,11 @@ static void layout(struct run *r, struct arena *a, enum dtype kv_type) {
     r->v = arena_take(a, n, keys * sizeof(float));
     r->gate = arena_take(a, n, s->hidden * sizeof(float));
     r->up = arena_take(a, n, s->hidden * sizeof(float));
+    r->parts = arena_take(a, attend_parts(s->heads, s->head_dim, r->context), sizeof(float));
     r->angles = arena_take(a, n, s->head_dim * sizeof(float));
     size_t cols = larger(larger(s->dim, s->hidden), queries);
-    backend_layout(&r->backend, a, larger(linear_scratch(cols), attend_scratch(r->context)));
+    linear_layout(&r->backend, a, cols, n);
+    backend_layout(&r->backend, a, larger(linear_scratch(cols), attend_scratch(s->head_dim)));
     kv_layout(&r->kv, a, s, kv_type, r->context);
 }
 
@@ -42,7 +44,8 @@ bool run_open(struct run *r, const struct model *m, const struct run_options *o,
     r->context = o->context ? o->context : default_context(m, o->kv_type);
     r->batch = o->batch < r->context ? o->batch : r->context;
     if (!backend_open(&r->backend, o->threads, o->level, e)) return false;
-    blas_init();
+    r->backend.blas = o->blas;
+    if (o->blas) blas_init();
     struct arena count = {0};
     layout(r, &count, o->kv_type);
     size_t available = memory_available();

@@ -13,6 +13,8 @@ struct run_options {
     int threads;    /* at least 1 */
     const char *level;  /* NULL: the best */
     enum dtype kv_type; /* DTYPE_F16 or DTYPE_F32 */
+    bool blas;          /* long prompts of plain weights through OpenBLAS: last bits may then
+                         * depend on the batch size */
 };
 
 struct run {
@@ -29,6 +31,7 @@ struct run {
     float *q, *att;   /* [heads * head_dim] */
     float *k, *v;     /* [kv_heads * head_dim] */
     float *gate, *up; /* [hidden] */
+    float *parts;     /* of attention over a long cache */
     float *angles;    /* [head_dim / 2, 2] */
 };
 

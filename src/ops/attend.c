@@ -3,6 +3,12 @@
 #include <math.h>
 #include <string.h>
 
+/* Positions of a tile, whose scores are in the first cache; of a chunk, which a thread takes at
+ * once when there are few queries; and queries that share a tile. */
+enum { TILE = 64, CHUNK = 8 * TILE, QUERIES = 32 };
+
+/* --- the cache -------------------------------------------------------------------------------- */
+
 static size_t row_bytes(const struct kv_layer *kv) {
     return kv->head_dim * dtype_bytes(kv->dtype);
 }
@@ -32,6 +38,8 @@ void attend_store(const struct backend *b, const struct kv_layer *kv, const floa
     }
 }
 
+/* --- queries ---------------------------------------------------------------------------------- */
+
 struct attend {
     const struct backend *backend;
     const struct attention *attention;
@@ -39,71 +47,251 @@ struct attend {
     float *out;
     const float *q;
     size_t n, pos;
+    size_t group;         /* query heads of one key/value head */
+    size_t heads;         /* of them in one block, at most QUERIES; and how many blocks they make */
+    size_t shares;        /* key/value heads times these blocks */
+    size_t tokens;        /* of one block */
+    size_t first, chunks; /* the first chunk that any query sees, and how many there are */
 };
 
-/* scores[j] for count positions from first on; returns the largest. */
-static float score(const struct attend *a, float *scores, const float *q, size_t kv_head,
-                   size_t first, size_t count) {
-    const struct kv_layer *kv = a->kv;
-    const struct kern *kern = &a->backend->kern;
-    float (*dot)(const float *, const void *, size_t) =
-        kv->dtype == DTYPE_F16 ? kern->dot_f16 : kern->dot_f32;
-    const unsigned char *k = row_of(kv, kv->k, kv_head, first);
-    size_t stride = row_bytes(kv), dim = kv->head_dim;
-    float largest = -INFINITY;
-    for (size_t j = 0; j < count; j++, k += stride) {
-        float s = dot(q, k, dim) * a->attention->scale;
-        scores[j] = s;
-        largest = s > largest ? s : largest;
+/* What is known of a block of queries so far. With weights exp(score - most): their sum, and the
+ * values they weigh. */
+struct state {
+    float *out;  /* [QUERIES, head_dim] */
+    float *most; /* [QUERIES] -INFINITY: nothing yet */
+    float *sum;  /* [QUERIES] */
+};
+
+/* A block: tokens begin .. begin + tokens - 1, `heads` query heads of one key/value head from
+ * `head` on. */
+struct block {
+    size_t kv_head, head, heads, begin, tokens, queries;
+    float *q;      /* [queries, head_dim] times the scale */
+    float *scores; /* [QUERIES, TILE] */
+    struct state state;
+};
+
+static size_t token_of(const struct block *b, size_t query) {
+    return b->begin + query / b->heads;
+}
+
+static size_t head_of(const struct block *b, size_t query) {
+    return b->head + query % b->heads;
+}
+
+/* The first position that token t sees, and one past the last. */
+static size_t first_seen(const struct attend *a, size_t t) {
+    size_t end = a->pos + t + 1, window = a->attention->window;
+    return window && end > window ? end - window : 0;
+}
+
+static void load_queries(const struct attend *a, struct block *b) {
+    size_t dim = a->kv->head_dim;
+    for (size_t i = 0; i < b->queries; i++) {
+        size_t at = (token_of(b, i) * a->attention->heads + head_of(b, i)) * dim;
+        for (size_t c = 0; c < dim; c++) b->q[i * dim + c] = a->q[at + c] * a->attention->scale;
     }
-    return largest;
 }
 
-/* Turns scores into exp(score - largest) and returns their sum. */
-static float exponentials(float *scores, size_t count, float largest) {
-    float sum = 0;
-    for (size_t j = 0; j < count; j++) sum += scores[j] = expf(scores[j] - largest);
-    return sum;
+static void clear(const struct attend *a, const struct block *b) {
+    memset(b->state.out, 0, b->queries * a->kv->head_dim * sizeof(float));
+    for (size_t i = 0; i < b->queries; i++) {
+        b->state.most[i] = -INFINITY;
+        b->state.sum[i] = 0;
+    }
 }
 
-/* out = sum of weights[j] v[j] / total */
-static void mix_values(const struct attend *a, float *out, const float *weights, float total,
-                       size_t kv_head, size_t first, size_t count) {
+/* --- one tile --------------------------------------------------------------------------------- */
+
+/* Of a tile's positions, those that a token sees: begin .. end - 1, counted from the tile's first.
+ * What a token does not see is left out, not multiplied by zero: it may be infinite. */
+struct range {
+    size_t begin, end;
+};
+
+static struct range seen_of(const struct attend *a, size_t t, size_t at, size_t count) {
+    size_t first = first_seen(a, t), last = a->pos + t + 1;
+    struct range r = {first > at ? first - at : 0, last > at ? last - at : 0};
+    if (r.end > count) r.end = count;
+    return r;
+}
+
+static float largest(const float *x, size_t n) {
+    float most = -INFINITY;
+    for (size_t i = 0; i < n; i++) most = x[i] > most || x[i] != x[i] ? x[i] : most;
+    return most;
+}
+
+/* n scores of query i become weights; what was weighed before is brought to the new maximum. */
+static void weigh(const struct attend *a, const struct block *b, size_t i, float *scores,
+                  size_t n) {
+    size_t dim = a->kv->head_dim;
+    float *most = &b->state.most[i], *sum = &b->state.sum[i];
+    float here = largest(scores, n);
+    if (!(here <= *most)) {
+        float shrink = expf(*most - here);
+        for (size_t c = 0; c < dim; c++) b->state.out[i * dim + c] *= shrink;
+        *sum *= shrink;
+        *most = here;
+    }
+    *sum += a->backend->kern.exp_sum(scores, *most, n);
+}
+
+static void attend_tile(const struct attend *a, const struct block *b, size_t at, size_t count) {
+    const struct kern *k = &a->backend->kern;
     const struct kv_layer *kv = a->kv;
-    const struct kern *kern = &a->backend->kern;
-    void (*axpy)(float *, float, const void *, size_t) =
-        kv->dtype == DTYPE_F16 ? kern->axpy_f16 : kern->axpy_f32;
-    const unsigned char *v = row_of(kv, kv->v, kv_head, first);
-    size_t stride = row_bytes(kv), dim = kv->head_dim;
-    memset(out, 0, dim * sizeof *out);
-    for (size_t j = 0; j < count; j++, v += stride) axpy(out, weights[j], v, dim);
-    for (size_t i = 0; i < dim; i++) out[i] /= total;
+    size_t dim = kv->head_dim, bytes = row_bytes(kv);
+    bool f16 = kv->dtype == DTYPE_F16;
+    (f16 ? k->dots_f16 : k->dots_f32)(b->scores, TILE, b->q, dim, b->queries,
+                                      row_of(kv, kv->k, b->kv_head, at), bytes, count, dim);
+    size_t n; /* queries of tokens that see the same of this tile */
+    for (size_t i = 0; i < b->queries; i += n) {
+        struct range seen = seen_of(a, token_of(b, i), at, count);
+        for (n = b->heads; i + n < b->queries; n += b->heads) {
+            struct range next = seen_of(a, token_of(b, i + n), at, count);
+            if (next.begin != seen.begin || next.end != seen.end) break;
+        }
+        if (seen.begin >= seen.end) continue;
+        size_t rows = seen.end - seen.begin;
+        float *scores = b->scores + i * TILE + seen.begin;
+        for (size_t q = 0; q < n; q++) weigh(a, b, i + q, scores + q * TILE, rows);
+        (f16 ? k->sums_f16 : k->sums_f32)(b->state.out + i * dim, dim, scores, TILE, n,
+                                          row_of(kv, kv->v, b->kv_head, at + seen.begin), bytes,
+                                          rows, dim);
+    }
 }
 
-/* One query: item is head * n + token, so that a thread's part holds early and late tokens alike.
- */
-static void attend_queries(void *arg, size_t begin, size_t end, int thread) {
+/* The positions of one chunk that the block sees. */
+static void attend_chunk(const struct attend *a, const struct block *b, size_t chunk) {
+    size_t last = a->pos + b->begin + b->tokens, first = first_seen(a, b->begin);
+    size_t begin = chunk * CHUNK, end = begin + CHUNK < last ? begin + CHUNK : last;
+    clear(a, b);
+    for (size_t at = begin; at < end; at += TILE) {
+        if (at + TILE > first) attend_tile(a, b, at, end - at < TILE ? end - at : TILE);
+    }
+}
+
+/* --- chunks ----------------------------------------------------------------------------------- */
+
+/* Adds a later chunk's (out, most, sum) of one query to an earlier one's. */
+static void merge(float *out, float *most, float *sum, const float *out2, float most2, float sum2,
+                  size_t dim) {
+    if (most2 == -INFINITY) return;
+    float top = *most >= most2 ? *most : most2;
+    float a = expf(*most - top), b = expf(most2 - top);
+    for (size_t c = 0; c < dim; c++) out[c] = out[c] * a + out2[c] * b;
+    *sum = *sum * a + sum2 * b;
+    *most = top;
+}
+
+static struct block take_block(const struct attend *a, size_t item, float *scratch) {
+    size_t dim = a->kv->head_dim, blocks = a->shares / a->kv->heads; /* of one key/value head */
+    size_t share = item % a->shares, at = share % blocks * a->heads;
+    struct block b = {.kv_head = share / blocks, .begin = item / a->shares * a->tokens};
+    b.head = b.kv_head * a->group + at;
+    b.heads = a->group - at < a->heads ? a->group - at : a->heads;
+    b.tokens = a->n - b.begin < a->tokens ? a->n - b.begin : a->tokens;
+    b.queries = b.tokens * b.heads;
+    b.q = scratch;
+    b.scores = b.q + QUERIES * dim;
+    b.state.out = b.scores + QUERIES * TILE;
+    b.state.most = b.state.out + QUERIES * dim;
+    b.state.sum = b.state.most + QUERIES;
+    load_queries(a, &b);
+    return b;
+}
+
+static void write_query(const struct attend *a, const struct block *b, size_t i, const float *out,
+                        float sum) {
+    size_t dim = a->kv->head_dim;
+    size_t at = (token_of(b, i) * a->attention->heads + head_of(b, i)) * dim;
+    for (size_t c = 0; c < dim; c++) a->out[at + c] = out[c] / sum;
+}
+
+/* Blocks of queries, each over all chunks that it sees, merged as they come. */
+static void attend_blocks(void *arg, size_t begin, size_t end, int thread) {
     const struct attend *a = arg;
-    size_t heads = a->attention->heads, window = a->attention->window, dim = a->kv->head_dim;
-    float *scores = backend_scratch(a->backend, thread);
+    size_t dim = a->kv->head_dim;
+    float *scratch = backend_scratch(a->backend, thread);
+    float *out = scratch + attend_scratch(dim) - QUERIES * (dim + 2);
+    float *most = out + QUERIES * dim, *sum = most + QUERIES;
     for (size_t item = begin; item < end; item++) {
-        size_t h = item / a->n, t = item % a->n;
-        size_t kv_head = h / (heads / a->kv->heads), seen = a->pos + t + 1;
-        size_t first = window && seen > window ? seen - window : 0, count = seen - first;
-        size_t at = (t * heads + h) * dim;
-        float largest = score(a, scores, a->q + at, kv_head, first, count);
-        float total = exponentials(scores, count, largest);
-        mix_values(a, a->out + at, scores, total, kv_head, first, count);
+        struct block b = take_block(a, item, scratch);
+        size_t first = first_seen(a, b.begin) / CHUNK;
+        size_t last = (a->pos + b.begin + b.tokens - 1) / CHUNK;
+        for (size_t chunk = first; chunk <= last; chunk++) {
+            attend_chunk(a, &b, chunk);
+            for (size_t i = 0; i < b.queries; i++) {
+                const struct state *s = &b.state;
+                if (chunk == first) {
+                    memcpy(out + i * dim, s->out + i * dim, dim * sizeof *out);
+                    most[i] = s->most[i];
+                    sum[i] = s->sum[i];
+                } else {
+                    merge(out + i * dim, &most[i], &sum[i], s->out + i * dim, s->most[i], s->sum[i],
+                          dim);
+                }
+            }
+        }
+        for (size_t i = 0; i < b.queries; i++) write_query(a, &b, i, out + i * dim, sum[i]);
+    }
+}
+
+/* Few queries: each chunk of a block is an item of its own, whose results wait in parts. */
+static float *part_of(const struct attend *a, size_t head, size_t chunk) {
+    return a->attention->parts + (head * a->chunks + chunk) * (a->kv->head_dim + 2);
+}
+
+static void attend_parts_of(void *arg, size_t begin, size_t end, int thread) {
+    const struct attend *a = arg;
+    size_t dim = a->kv->head_dim;
+    for (size_t item = begin; item < end; item++) {
+        struct block b = take_block(a, item / a->chunks, backend_scratch(a->backend, thread));
+        size_t chunk = item % a->chunks;
+        attend_chunk(a, &b, a->first + chunk);
+        for (size_t i = 0; i < b.queries; i++) {
+            float *part = part_of(a, head_of(&b, i), chunk);
+            memcpy(part, b.state.out + i * dim, dim * sizeof *part);
+            part[dim] = b.state.most[i];
+            part[dim + 1] = b.state.sum[i];
+        }
+    }
+}
+
+static void merge_parts(const struct attend *a) {
+    size_t dim = a->kv->head_dim;
+    for (size_t h = 0; h < a->attention->heads; h++) {
+        float *all = part_of(a, h, 0);
+        for (size_t chunk = 1; chunk < a->chunks; chunk++) {
+            const float *part = part_of(a, h, chunk);
+            merge(all, &all[dim], &all[dim + 1], part, part[dim], part[dim + 1], dim);
+        }
+        for (size_t c = 0; c < dim; c++) a->out[h * dim + c] = all[c] / all[dim + 1];
     }
 }
 
 void attend(const struct backend *b, const struct attention *attention, const struct kv_layer *kv,
             float *out, const float *q, size_t n, size_t pos) {
-    struct attend a = {b, attention, kv, out, q, n, pos};
-    size_t cost = 2 * (pos + n) * kv->head_dim;
-    backend_split(b, attention->heads * n, cost, attend_queries, &a);
+    struct attend a = {b, attention, kv, out, q, n, pos, .group = attention->heads / kv->heads};
+    size_t cost = 2 * a.group * kv->head_dim;
+    a.heads = a.group < QUERIES ? a.group : QUERIES;
+    a.shares = kv->heads * ((a.group + a.heads - 1) / a.heads);
+    a.tokens = QUERIES / a.heads;
+    a.first = first_seen(&a, 0) / CHUNK;
+    a.chunks = (pos + n - 1) / CHUNK - a.first + 1;
+    if (n == 1) {
+        backend_split(b, a.shares * a.chunks, cost * CHUNK, attend_parts_of, &a);
+        merge_parts(&a);
+        return;
+    }
+    size_t blocks = (n + a.tokens - 1) / a.tokens;
+    backend_split(b, a.shares * blocks, cost * a.tokens * (pos + n), attend_blocks, &a);
 }
 
-size_t attend_scratch(size_t context) {
-    return context;
+size_t attend_scratch(size_t head_dim) {
+    return QUERIES * (3 * head_dim + TILE + 4);
+}
+
+size_t attend_parts(size_t heads, size_t head_dim, size_t context) {
+    return heads * (context / CHUNK + 2) * (head_dim + 2);
 }

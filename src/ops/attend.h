@@ -2,8 +2,11 @@
  *
  *     out[t, h] = sum_j softmax_j(scale * q[t, h] . k[j, h / group]) v[j, h / group]
  *
- * with j from the first position that the window shows to the token's own. Scores and sums are f32;
- * each query is computed alone in one fixed order, so batches and threads change nothing. */
+ * with j from the first position that the window shows to the token's own, as online softmax
+ * (Milakov and Gimelshein, 2018) over tiles of positions: a tile of keys and values is read once
+ * for all the queries that share it. Positions are cut into chunks of a constant size, whose
+ * results are merged in order; threads take heads and chunks. All cuts lie at fixed positions, so
+ * neither batches nor threads change a bit of a query's result. */
 #ifndef NIBBLE_OPS_ATTEND_H
 #define NIBBLE_OPS_ATTEND_H
 
@@ -25,13 +28,15 @@ struct attention {
     size_t heads;  /* query heads, a multiple of the cache's */
     size_t window; /* how many positions a token sees, itself included; 0: all */
     float scale;   /* on the scores: 1 / sqrt(head_dim) */
+    float *parts;  /* [attend_parts()] where results of chunks wait to be merged */
 };
 
 /* q, out [n, heads, head_dim]; the cache holds positions 0 .. pos + n - 1. */
 void attend(const struct backend *b, const struct attention *a, const struct kv_layer *kv,
             float *out, const float *q, size_t n, size_t pos);
 
-/* The scratch floats a thread needs for a context of this length. */
-size_t attend_scratch(size_t context);
+/* The scratch floats that a thread needs, and the floats of attention.parts. */
+size_t attend_scratch(size_t head_dim);
+size_t attend_parts(size_t heads, size_t head_dim, size_t context);
 
 #endif

@@ -1,16 +1,11 @@
 #include "ops/backend.h"
 
-#include <string.h>
-
-#include "ops/blas.h"
-
 /* About what one thread multiplies while another is told to begin and reports back. */
 enum { WORTH_A_THREAD = 1 << 15 };
 
 bool backend_open(struct backend *b, int threads, const char *level, struct error *e) {
     *b = (struct backend){0};
     if (!kern_select(&b->kern, level, &b->level, e)) return false;
-    b->blas = strcmp(b->level, kern_level_name(KERN_LEVEL_scalar)) != 0 && blas_fits();
     return pool_open(&b->pool, threads, e);
 }
 

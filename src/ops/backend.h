@@ -12,12 +12,14 @@ struct backend {
     struct pool *pool;
     struct kern kern;
     const char *level;     /* the name of the best level in kern */
-    bool blas;             /* products of plain weights with many tokens go through BLAS */
+    bool blas;             /* products of plain weights with many tokens go through BLAS: the owner
+                            * may ask for it, false after backend_open */
     float *scratch;        /* [threads, scratch_floats] */
     size_t scratch_floats; /* what the hungriest operation needs */
+    struct packed packed;  /* room for the activations of one product, see ops/linear.h */
 };
 
-/* threads and level as in pool_open and kern_select; the scalar level uses no BLAS. */
+/* threads and level as in pool_open and kern_select. */
 bool backend_open(struct backend *b, int threads, const char *level, struct error *e);
 void backend_close(struct backend *b);
 

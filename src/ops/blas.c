@@ -15,8 +15,8 @@ void blas_product(float *y, size_t y_stride, const float *x, size_t n, const flo
                 1, x, (blasint)cols, w, (blasint)cols, 0, y, (blasint)y_stride);
 }
 
-/* OpenBLAS's cores for x86 with FMA; any other is a generation behind what our levels need. */
-bool blas_fits(void) {
+/* Whether OpenBLAS runs as one of its cores for x86 with FMA; any other is a generation behind. */
+static bool fits(void) {
 #ifdef __x86_64__
     static const char *const cores[] = {"Haswell",        "Zen",      "SkylakeX", "Cooperlake",
                                         "Sapphirerapids", "Excavator"};
@@ -33,7 +33,7 @@ const char *blas_better_core(void) {
     const uint32_t haswell = CPU_AVX2 | CPU_FMA;
     const uint32_t skylakex = haswell | CPU_AVX512F | CPU_AVX512BW | CPU_AVX512DQ | CPU_AVX512VL;
     struct cpu cpu;
-    if (blas_fits()) return NULL;
+    if (fits()) return NULL;
     cpu_probe(&cpu);
     if ((cpu.features & skylakex) == skylakex) return "SkylakeX";
     return (cpu.features & haswell) == haswell ? "Haswell" : NULL;

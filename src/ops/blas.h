@@ -12,13 +12,9 @@ void blas_init(void);
 void blas_product(float *y, size_t y_stride, const float *x, size_t n, const float *w, size_t rows,
                   size_t cols);
 
-/* Whether OpenBLAS runs kernels of this CPU's generation. It picks them when it is loaded; one
- * older than the CPU does not know it and falls back to SSE, which is slower than our dot kernels.
- */
-bool blas_fits(void);
-
-/* The core to name in OPENBLAS_CORETYPE, before OpenBLAS is loaded, so that it fits; NULL if it
- * does or nothing would help. */
+/* OpenBLAS picks its kernels when it is loaded; one older than the CPU falls back to slow ones.
+ * This is the core to name in OPENBLAS_CORETYPE, before it is loaded, so that it has the right
+ * ones; NULL if it does or nothing would help. */
 const char *blas_better_core(void);
 
 const char *blas_version(void); /* with the core it runs as */

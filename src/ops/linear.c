@@ -4,93 +4,185 @@
 
 #include "ops/blas.h"
 
-/* Rows of one BLAS call: a constant, so that every thread count makes the same calls. */
+/* Rows that a thread takes at once: a constant, so that every thread count makes the same calls of
+ * BLAS, and what the integer kernels like. */
 enum { BLOCK_ROWS = 64 };
 
-/* From how many tokens on BLAS is faster than a dot kernel a row (measured on 512 to 4096 columns).
- */
-enum { BLAS_TOKENS = 8 };
+/* From how many tokens on BLAS is faster than a dot kernel a row, and tiles than rows as they lie
+ * (measured on 256 to 5632 columns). */
+enum { BLAS_TOKENS = 8, STRIP_TOKENS = 4 };
+
+enum { BLOCK_TOKENS = 48 };
 
 enum { DECODE_COST = 8 }; /* of one weight, in multiply-adds */
 
-struct product {
+struct job {
     const struct backend *backend;
-    float *y;
-    const struct mat *w;
+    const struct linear *products;
+    size_t count;
     const float *x;
     size_t n;
+    struct packed packed; /* x, where the weights are affine */
 };
 
-typedef float dot_fn(const float *x, const void *w, size_t n);
+/* Rows begin .. end - 1 of one product. */
+typedef void rows_fn(const struct job *j, const struct linear *p, size_t begin, size_t end,
+                     float *scratch);
+
+/* --- plain weights ---------------------------------------------------------------------------- */
+
+typedef void dots_fn(float *y, size_t y_stride, const float *x, size_t x_stride, size_t n,
+                     const void *w, size_t w_stride, size_t rows, size_t cols);
 
 /* The kernel that reads rows of w as they lie; NULL for formats that are decoded first. */
-static dot_fn *dot_of(const struct product *p) {
-    const struct kern *k = &p->backend->kern;
-    const struct format *f = p->w->format;
-    return f == &format_f32    ? k->dot_f32
-           : f == &format_f16  ? k->dot_f16
-           : f == &format_bf16 ? k->dot_bf16
-                               : NULL;
+static dots_fn *dots_of(const struct backend *b, const struct mat *w) {
+    const struct format *f = w->format;
+    if (f == &format_f32) return b->kern.dots_f32;
+    if (f == &format_f16) return b->kern.dots_f16;
+    return f == &format_bf16 ? b->kern.dots_bf16 : NULL;
 }
 
-/* Row `row` of w as it lies, or decoded into scratch; *dot is the kernel for what is returned. */
-static const void *row_for_dot(const struct product *p, size_t row, float *scratch, dot_fn **dot) {
-    *dot = dot_of(p);
-    if (*dot) return p->w->plane[0] + row * p->w->stride[0];
-    *dot = p->backend->kern.dot_f32;
-    p->w->format->decode(p->w, row, scratch);
-    return scratch;
-}
-
-static void multiply_rows(void *arg, size_t begin, size_t end, int thread) {
-    const struct product *p = arg;
-    float *scratch = backend_scratch(p->backend, thread);
-    for (size_t row = begin; row < end; row++) {
-        dot_fn *dot;
-        const void *w = row_for_dot(p, row, scratch, &dot);
-        for (size_t t = 0; t < p->n; t++) {
-            p->y[t * p->w->rows + row] = dot(p->x + t * p->w->cols, w, p->w->cols);
+/* Blocks of rows and tokens that stay in the second cache. */
+static void plain_rows(const struct job *j, const struct linear *p, size_t begin, size_t end,
+                       float *scratch) {
+    const struct mat *w = p->w;
+    dots_fn *dots = dots_of(j->backend, w);
+    (void)scratch;
+    for (size_t row = begin; row < end; row += BLOCK_ROWS) {
+        size_t rows = end - row < BLOCK_ROWS ? end - row : BLOCK_ROWS;
+        const unsigned char *weights = w->plane[0] + row * w->stride[0];
+        for (size_t t = 0; t < j->n; t += BLOCK_TOKENS) {
+            size_t n = j->n - t < BLOCK_TOKENS ? j->n - t : BLOCK_TOKENS;
+            dots(p->y + t * w->rows + row, w->rows, j->x + t * w->cols, w->cols, n, weights,
+                 w->stride[0], rows, w->cols);
         }
     }
 }
 
-/* count rows of plain weights as aligned f32: in place if they are, else decoded into scratch. */
-static const float *rows_as_f32(const struct product *p, size_t row, size_t count, float *scratch) {
+static void decoded_rows(const struct job *j, const struct linear *p, size_t begin, size_t end,
+                         float *scratch) {
     const struct mat *w = p->w;
-    const struct kern *k = &p->backend->kern;
+    for (size_t row = begin; row < end; row++) {
+        w->format->decode(w, row, scratch);
+        j->backend->kern.dots_f32(p->y + row, w->rows, j->x, w->cols, j->n, scratch, 0, 1, w->cols);
+    }
+}
+
+/* count rows of plain weights as aligned f32: in place if they are, else decoded into scratch. */
+static const float *rows_as_f32(const struct backend *b, const struct mat *w, size_t row,
+                                size_t count, float *scratch) {
     const unsigned char *bytes = w->plane[0] + row * w->stride[0];
     if (w->format == &format_f32) {
         if ((uintptr_t)bytes % sizeof(float) == 0) return (const float *)(const void *)bytes;
         for (size_t i = 0; i < count; i++) w->format->decode(w, row + i, scratch + i * w->cols);
     } else if (w->format == &format_f16) {
-        k->load_f16(scratch, bytes, count * w->cols);
+        b->kern.load_f16(scratch, bytes, count * w->cols);
     } else {
-        k->load_bf16(scratch, bytes, count * w->cols);
+        b->kern.load_bf16(scratch, bytes, count * w->cols);
     }
     return scratch;
 }
 
-static void multiply_blocks(void *arg, size_t begin, size_t end, int thread) {
-    const struct product *p = arg;
-    for (size_t block = begin; block < end; block++) {
-        size_t row = block * BLOCK_ROWS, rest = p->w->rows - row;
-        size_t count = rest < BLOCK_ROWS ? rest : BLOCK_ROWS;
-        const float *w = rows_as_f32(p, row, count, backend_scratch(p->backend, thread));
-        blas_product(p->y + row, p->w->rows, p->x, p->n, w, count, p->w->cols);
+static void blas_rows(const struct job *j, const struct linear *p, size_t begin, size_t end,
+                      float *scratch) {
+    for (size_t row = begin; row < end; row += BLOCK_ROWS) {
+        size_t count = end - row < BLOCK_ROWS ? end - row : BLOCK_ROWS;
+        const float *w = rows_as_f32(j->backend, p->w, row, count, scratch);
+        blas_product(p->y + row, p->w->rows, j->x, j->n, w, count, p->w->cols);
     }
 }
 
-void linear(const struct backend *b, float *y, const struct mat *w, const float *x, size_t n) {
-    struct product p = {b, y, w, x, n};
-    bool plain = dot_of(&p) != NULL;
-    if (b->blas && n >= BLAS_TOKENS && plain) {
-        size_t blocks = (w->rows + BLOCK_ROWS - 1) / BLOCK_ROWS;
-        backend_split(b, blocks, BLOCK_ROWS * w->cols * n, multiply_blocks, &p);
+/* --- affine weights --------------------------------------------------------------------------- */
+
+static void affine_rows(const struct job *j, const struct linear *p, size_t begin, size_t end,
+                        float *scratch) {
+    const struct kern *k = &j->backend->kern;
+    if (j->n < STRIP_TOKENS) {
+        k->affine_rows(p->y + begin, p->w->rows, p->w, begin, end - begin, &j->packed);
     } else {
-        backend_split(b, w->rows, w->cols * (plain ? n : n + DECODE_COST), multiply_rows, &p);
+        k->affine_strip(p->y + begin, p->w->rows, p->w, begin, end - begin, &j->packed, scratch);
     }
 }
+
+static void pack_tokens(void *arg, size_t begin, size_t end, int thread) {
+    const struct job *j = arg;
+    (void)thread;
+    j->backend->kern.affine_pack(&j->packed, j->x, begin, end);
+}
+
+static void pack(struct job *j) {
+    const struct mat *w = j->products[0].w;
+    j->packed = j->backend->packed;
+    j->packed.n = j->n;
+    j->packed.cols = w->cols;
+    j->packed.stride = packed_stride(w->cols);
+    j->packed.group = w->group;
+    j->packed.order = packed_order_of(w->bits);
+    backend_split(j->backend, j->n, 2 * w->cols, pack_tokens, j);
+}
+
+static bool packs_alike(const struct mat *a, const struct mat *b) {
+    return a->format == b->format && a->group == b->group &&
+           packed_order_of(a->bits) == packed_order_of(b->bits);
+}
+
+/* --- all products ----------------------------------------------------------------------------- */
+
+static size_t blocks_of(const struct mat *w) {
+    return (w->rows + BLOCK_ROWS - 1) / BLOCK_ROWS;
+}
+
+static rows_fn *rows_of(const struct job *j, const struct mat *w) {
+    if (w->format == &format_affine) return affine_rows;
+    if (!dots_of(j->backend, w)) return decoded_rows;
+    return j->n >= BLAS_TOKENS && j->backend->blas ? blas_rows : plain_rows;
+}
+
+/* A part of the blocks of all products, one product after the other. */
+static void multiply_blocks(void *arg, size_t begin, size_t end, int thread) {
+    const struct job *j = arg;
+    float *scratch = backend_scratch(j->backend, thread);
+    for (size_t i = 0; i < j->count; i++) {
+        const struct linear *p = &j->products[i];
+        size_t blocks = blocks_of(p->w);
+        size_t from = begin < blocks ? begin : blocks, to = end < blocks ? end : blocks;
+        size_t last = to * BLOCK_ROWS < p->w->rows ? to * BLOCK_ROWS : p->w->rows;
+        if (from < to) rows_of(j, p->w)(j, p, from * BLOCK_ROWS, last, scratch);
+        begin -= from;
+        end -= to;
+    }
+}
+
+static void multiply(struct job *j) {
+    size_t blocks = 0, cols = j->products[0].w->cols;
+    for (size_t i = 0; i < j->count; i++) blocks += blocks_of(j->products[i].w);
+    bool decodes = !dots_of(j->backend, j->products[0].w);
+    size_t cost = BLOCK_ROWS * cols * (decodes ? j->n + DECODE_COST : j->n);
+    backend_split(j->backend, blocks, cost, multiply_blocks, j);
+}
+
+void linear(const struct backend *b, const struct linear *products, size_t count, const float *x,
+            size_t n) {
+    while (count) {
+        struct job j = {.backend = b, .products = products, .count = 1, .x = x, .n = n};
+        while (j.count < count && packs_alike(products[0].w, products[j.count].w)) j.count++;
+        if (products[0].w->format == &format_affine) pack(&j);
+        multiply(&j);
+        products += j.count;
+        count -= j.count;
+    }
+}
+
+/* --- memory ----------------------------------------------------------------------------------- */
 
 size_t linear_scratch(size_t cols) {
-    return BLOCK_ROWS * cols;
+    size_t tile = KERN_SCRATCH / sizeof(float), block = BLOCK_ROWS * cols;
+    return tile > block ? tile : block;
+}
+
+void linear_layout(struct backend *b, struct arena *a, size_t cols, size_t n) {
+    size_t groups = cols / 32 + 1;
+    b->packed.codes = arena_take(a, n, packed_stride(cols));
+    b->packed.scales = arena_take(a, n, groups * sizeof(float));
+    b->packed.sums = arena_take(a, n, groups * sizeof(float));
 }

@@ -1,19 +1,26 @@
 /* y = W x for n tokens, whatever way W is stored.
  *
  * Plain weights (f32, f16, bf16): with few tokens a dot kernel a row; with many, blocks of a
- * constant number of rows through BLAS. Other formats: a row is decoded to f32 once and multiplied
- * with every token by the f32 dot kernel, so that an output is the same sum in the same order for
- * any n. */
+ * constant number of rows through BLAS. Affine weights: x is packed to int8 (num/packed.h) and the
+ * integer kernels add the groups of an output in one order, for any n. Any other format: a row is
+ * decoded to f32 once and multiplied with every token by the f32 dot kernel, one order again. */
 #ifndef NIBBLE_OPS_LINEAR_H
 #define NIBBLE_OPS_LINEAR_H
 
 #include "num/format.h"
 #include "ops/backend.h"
 
-/* x [n, w->cols], y [n, w->rows]. */
-void linear(const struct backend *b, float *y, const struct mat *w, const float *x, size_t n);
+struct linear {
+    float *y; /* [n, w->rows] */
+    const struct mat *w;
+};
 
-/* The scratch floats a thread needs for matrices of at most `cols` columns. */
+/* The products of x [n, cols] with several matrices at once: one round of the threads for all. */
+void linear(const struct backend *b, const struct linear *products, size_t count, const float *x,
+            size_t n);
+
+/* What the threads need for matrices of at most `cols` columns and batches of at most n tokens. */
 size_t linear_scratch(size_t cols);
+void linear_layout(struct backend *b, struct arena *a, size_t cols, size_t n);
 
 #endif

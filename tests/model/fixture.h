@@ -10,6 +10,7 @@
 #include "check.h"
 #include "gen/random.h"
 #include "ops/backend.h"
+#include "ops/linear.h"
 
 static struct random fixture_random = {1, 1};
 
@@ -50,23 +51,40 @@ static inline const char *fixture_next_level(int *level) {
     return NULL;
 }
 
-/* A backend with scratch of exactly so many floats. */
 struct fixture_backend {
     struct backend b;
     struct arena arena;
 };
 
-static inline void fixture_open(struct fixture_backend *f, int threads, const char *level,
-                                size_t scratch_floats) {
+static inline void fixture_lay_out(struct backend *b, struct arena *a, size_t scratch_floats,
+                                   size_t cols, size_t n) {
+    backend_layout(b, a, scratch_floats);
+    if (n) linear_layout(b, a, cols, n);
+}
+
+static inline void fixture_open_both(struct fixture_backend *f, int threads, const char *level,
+                                     size_t scratch_floats, size_t cols, size_t n) {
     struct error e;
     struct arena count = {0};
     if (!backend_open(&f->b, threads, level, &e)) {
         printf("%s\n", e.message);
         exit(1);
     }
-    backend_layout(&f->b, &count, scratch_floats);
+    fixture_lay_out(&f->b, &count, scratch_floats, cols, n);
     if (!arena_open(&f->arena, count.used, &e)) exit(1);
-    backend_layout(&f->b, &f->arena, scratch_floats);
+    fixture_lay_out(&f->b, &f->arena, scratch_floats, cols, n);
+}
+
+/* A backend with scratch of exactly so many floats. */
+static inline void fixture_open(struct fixture_backend *f, int threads, const char *level,
+                                size_t scratch_floats) {
+    fixture_open_both(f, threads, level, scratch_floats, 0, 0);
+}
+
+/* One with what linear() needs for matrices of so many columns and batches of n tokens. */
+static inline void fixture_open_linear(struct fixture_backend *f, int threads, const char *level,
+                                       size_t cols, size_t n) {
+    fixture_open_both(f, threads, level, linear_scratch(cols), cols, n);
 }
 
 static inline void fixture_close(struct fixture_backend *f) {

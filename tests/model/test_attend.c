@@ -91,6 +91,24 @@ static double bound_of(const struct setup *s) {
     return 4 * (2e-6 + largest_score * 0x1p-22);
 }
 
+/* In batches of 1, 3 and what remains; token by token; 37 at a time: the bits are those of out. */
+static void check_cuts(const struct setup *s, const struct backend *b, const struct attention *a,
+                       const struct kv_layer *kv, const float *q, const float *out) {
+    size_t row = s->heads * s->head_dim;
+    for (int kind = 0; kind < 3; kind++) {
+        float *cut = fixture_nans(s->n * row);
+        for (size_t t = 0, n; t < s->n; t += n) {
+            n = kind == 1 || t == 0 ? 1 : kind == 2 ? 37 : t == 1 ? 3 : s->n;
+            n = n < s->n - t ? n : s->n - t;
+            attend(b, a, kv, cut + t * row, q + t * row, n, s->pos + t);
+        }
+        CHECK_MSG(fixture_same(out, cut, s->n * row) && isnan(cut[s->n * row]),
+                  "%zu/%zu heads of %zu, window %zu, %zu after %zu, %s: cut %d, other bits",
+                  s->heads, s->kv_heads, s->head_dim, s->window, s->n, s->pos, b->level, kind);
+        free(cut);
+    }
+}
+
 static void check_setup(const struct setup *s, const char *level, enum dtype dtype) {
     size_t row = s->heads * s->head_dim, wrong = 0;
     struct cache c = make_cache(s, dtype);
@@ -99,31 +117,30 @@ static void check_setup(const struct setup *s, const char *level, enum dtype dty
     double want[256], bound = bound_of(s);
     for (int threads = 1; threads <= MOST_THREADS; threads *= 2) {
         struct fixture_backend f;
+        size_t parts = attend_parts(s->heads, s->head_dim, c.layer.context);
         struct attention a = {.heads = s->heads, .window = s->window, .scale = s->scale};
-        fixture_open(&f, threads, level, attend_scratch(c.layer.context));
+        a.parts = fixture_nans(parts);
+        fixture_open(&f, threads, level, attend_scratch(s->head_dim));
         fill(&f.b, &c, 0, s->pos + s->n);
-        float *out = fixture_nans(s->n * row), *cut = fixture_nans(s->n * row);
+        float *out = fixture_nans(s->n * row);
         attend(&f.b, &a, &c.layer, out, q, s->n, s->pos);
-        for (size_t t = 0, n; t < s->n; t += n) { /* in batches of 1, 3 and what remains */
-            n = t == 0 ? 1 : t == 1 && s->n > 4 ? 3 : s->n - t;
-            attend(&f.b, &a, &c.layer, cut + t * row, q + t * row, n, s->pos + t);
-        }
+        check_cuts(s, &f.b, &a, &c.layer, q, out);
         for (size_t i = 0; i < s->n * s->heads; i++) {
             attend_plainly(s, &c, q + i * s->head_dim, i / s->heads, i % s->heads, want);
             for (size_t d = 0; d < s->head_dim; d++) {
                 wrong += !(fabs(out[i * s->head_dim + d] - want[d]) <= bound);
             }
         }
-        CHECK_MSG(!wrong && isnan(out[s->n * row]) && isnan(cut[s->n * row]),
+        CHECK_MSG(!wrong && isnan(out[s->n * row]),
                   "%zu/%zu heads of %zu, window %zu, %zu after %zu, %s, %s: %zu wrong", s->heads,
                   s->kv_heads, s->head_dim, s->window, s->n, s->pos, level, dtype_name(dtype),
                   wrong);
-        CHECK_MSG(fixture_same(out, cut, s->n * row), "%s: another cut, other bits", level);
         CHECK_MSG(!first || fixture_same(out, first, s->n * row), "%d threads: other bits",
                   threads);
         if (!first) first = out;
         if (out != first) free(out);
-        free(cut);
+        CHECK_MSG(isnan(a.parts[parts]), "%s: written beyond the parts", level);
+        free(a.parts);
         fixture_close(&f);
     }
     free(first);
@@ -162,6 +179,77 @@ static void test_windows(void) {
     }
 }
 
+/* More query heads for a key/value head than share a tile: whole blocks of them and a rest. */
+static void test_many_heads(void) {
+    static const size_t heads[][2] = {{33, 1}, {40, 1}, {64, 1}, {71, 1},
+                                      {80, 2}, {31, 1}, {34, 2}};
+    for (int h = 0; h < 7; h++) {
+        for (size_t n = 1; n <= 7; n += 3) {
+            struct setup s = {heads[h][0], heads[h][1], 24, 0, n, 40, 0.2f};
+            check_everywhere(&s);
+            s.pos = 510; /* into the second chunk */
+            s.window = h % 2 ? 100 : 0;
+            check_everywhere(&s);
+        }
+    }
+}
+
+/* Several chunks, of 512 positions; windows that begin in a chunk, at its edge and in a tile. */
+static void test_long_contexts(void) {
+    static const size_t windows[] = {0, 1, 63, 64, 65, 476, 511, 512, 513, 700, 1024, 1500};
+    static const size_t at[][2] = {{1, 1499}, {45, 1500}, {2, 511}, {1, 511}, {1, 512}, {40, 1000}};
+    for (int w = 0; w < 12; w++) {
+        for (int i = w % 3; i < 6; i += 3) { /* each window at two of the places */
+            struct setup s = {4, 1 + (size_t)w % 2, 16, windows[w], at[i][0], at[i][1], 0.25f};
+            check_everywhere(&s);
+        }
+    }
+}
+
+static void test_prompts(void) {
+    struct setup s = {2, 1, 8, 0, 150, 450, 0.35f}; /* over the edge of a chunk */
+    check_everywhere(&s);
+    s.window = 90;
+    check_everywhere(&s);
+}
+
+/* A token whose key or value is not finite spoils those that see it and no other. */
+static void check_spoilt(const char *level, size_t window, float spoil, bool key) {
+    enum { N = 150, ODD = 70, DIM = 16 };
+    struct setup s = {2, 1, DIM, window, N, 0, 0.25f};
+    struct cache c = make_cache(&s, DTYPE_F32);
+    struct fixture_backend f;
+    struct attention a = {.heads = 2, .window = window, .scale = 0.25f};
+    float *q = fixture_values(N * 2 * DIM, 1), *out = fixture_nans(N * 2 * DIM);
+    size_t wrong = 0;
+    a.parts = fixture_nans(attend_parts(2, DIM, c.layer.context));
+    (key ? c.k : c.v)[ODD * DIM + 3] = spoil;
+    fixture_open(&f, 2, level, attend_scratch(DIM));
+    fill(&f.b, &c, 0, N);
+    attend(&f.b, &a, &c.layer, out, q, N, 0);
+    for (size_t t = 0; t < N; t++) {
+        bool sees = t >= ODD && (!window || t < ODD + window);
+        for (size_t i = 0; i < 2 * DIM && !sees; i++) wrong += !isfinite(out[t * 2 * DIM + i]);
+    }
+    CHECK_MSG(!wrong, "%s, window %zu: %g in a %s spoils %zu numbers of tokens that do not see it",
+              level, window, spoil, key ? "key" : "value", wrong);
+    fixture_close(&f);
+    free(a.parts);
+    free(q);
+    free(out);
+    drop(&c);
+}
+
+static void test_tokens_are_apart(void) {
+    const char *name;
+    for (int level = 0; (name = fixture_next_level(&level)) != NULL;) {
+        for (int i = 0; i < 4; i++) {
+            check_spoilt(name, 0, i % 2 ? NAN : INFINITY, i / 2);
+            check_spoilt(name, 20, i % 2 ? NAN : INFINITY, i / 2);
+        }
+    }
+}
+
 /* Scores of thousands: exp must be taken of their differences. */
 static void test_large_scores(void) {
     struct setup s = {4, 2, 64, 0, 9, 20, 40};
@@ -179,11 +267,13 @@ static void test_only_the_window_is_read(void) {
         struct fixture_backend f;
         struct attention a = {.heads = 2, .window = 5, .scale = 0.25f};
         float q[32], out[32];
+        a.parts = fixture_nans(attend_parts(2, 16, c.layer.context));
         for (int i = 0; i < 32; i++) q[i] = exact_value();
-        fixture_open(&f, 1, name, attend_scratch(c.layer.context));
+        fixture_open(&f, 1, name, attend_scratch(16));
         fill(&f.b, &c, 26, 31); /* all else is NaN */
         attend(&f.b, &a, &c.layer, out, q, 1, 30);
         for (int i = 0; i < 32; i++) CHECK(isfinite(out[i]));
+        free(a.parts);
         fixture_close(&f);
         drop(&c);
     }
@@ -230,6 +320,10 @@ static void test_store(void) {
 int main(void) {
     check_run("groups", test_groups);
     check_run("windows", test_windows);
+    check_run("many heads", test_many_heads);
+    check_run("long contexts", test_long_contexts);
+    check_run("prompts", test_prompts);
+    check_run("tokens are apart", test_tokens_are_apart);
     check_run("large scores", test_large_scores);
     check_run("only the window is read", test_only_the_window_is_read);
     check_run("store", test_store);

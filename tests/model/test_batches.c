@@ -26,16 +26,27 @@ static void open_run(struct run *r, const struct model *m, const struct run_opti
     r->backend.blas = blas && strcmp(r->backend.level, "scalar") != 0;
 }
 
+/* How ids are handed to a run: in one piece, or in pieces that are all different. */
+static const size_t one_piece[] = {TOKENS}, uneven_pieces[] = {3, 1, 17, 2, 5, 4, 1, 33};
+
 /* The logits of all ids, [TOKENS, VOCAB]; malloc'd. */
-static float *logits_of(const struct model *m, const struct run_options *o, bool blas) {
+static float *logits_in_pieces(const struct model *m, const struct run_options *o, bool blas,
+                               const size_t *pieces) {
     struct run r;
     struct error e;
     float *logits = fixture_nans(TOKENS * VOCAB);
     open_run(&r, m, o, blas);
-    CHECK(run_append(&r, ids, TOKENS, logits, true, &e) && r.pos == TOKENS);
+    while (r.pos < TOKENS && check_ok) {
+        float *at = logits + r.pos * VOCAB;
+        CHECK(run_append(&r, ids + r.pos, *pieces++, at, true, &e) && r.pos <= TOKENS);
+    }
     CHECK(isnan(logits[TOKENS * VOCAB]));
     run_close(&r);
     return logits;
+}
+
+static float *logits_of(const struct model *m, const struct run_options *o, bool blas) {
+    return logits_in_pieces(m, o, blas, one_piece);
 }
 
 static float largest_difference(const float *a, const float *b) {
@@ -47,32 +58,34 @@ static float largest_difference(const float *a, const float *b) {
     return most;
 }
 
-static const size_t batches[] = {1, 2, 7, 64};
-enum { BATCHES = 4, MOST_THREADS = 4 };
+static const struct cut {
+    size_t batch;
+    const size_t *pieces;
+} cuts[] = {{1, one_piece}, {7, one_piece}, {64, one_piece}, {64, uneven_pieces}};
+enum { CUTS = sizeof cuts / sizeof *cuts, MOST_THREADS = 4 };
 
-/* Over all batches and up to so many threads. bound: how much another batch may change; other
- * threads change nothing. */
+/* Over all cuts and up to so many threads. bound: how much another cut may change; other threads
+ * change nothing. */
 static void check_runs(const struct model *m, const char *level, int most_threads, enum dtype kv,
                        bool blas, float bound, const char *name) {
     float *first = NULL;
-    for (int b = 0; b < BATCHES; b++) {
+    for (int c = 0; c < CUTS; c++) {
         float *alone = NULL;
         for (int threads = 1; threads <= most_threads; threads++) {
             struct run_options o = options;
-            o.batch = batches[b];
+            o.batch = cuts[c].batch;
             o.threads = threads;
             o.level = level;
             o.kv_type = kv;
-            float *logits = logits_of(m, &o, blas);
+            float *logits = logits_in_pieces(m, &o, blas, cuts[c].pieces);
             if (!first) first = logits;
             if (!alone) alone = logits;
             float d = largest_difference(logits, first);
-            CHECK_MSG(d <= bound, "%s, %s, batch %zu, %d threads: off by %g", name, level,
-                      batches[b], threads, d);
+            CHECK_MSG(d <= bound, "%s, %s, cut %d, %d threads: off by %g", name, level, c, threads,
+                      d);
             CHECK_MSG(fixture_same(logits, alone, TOKENS * VOCAB) &&
                           (bound > 0 || fixture_same(logits, first, TOKENS * VOCAB)),
-                      "%s, %s, batch %zu, %d threads: other bits", name, level, batches[b],
-                      threads);
+                      "%s, %s, cut %d, %d threads: other bits", name, level, c, threads);
             if (logits != first && logits != alone) free(logits);
         }
         if (alone != first) free(alone);
@@ -80,13 +93,11 @@ static void check_runs(const struct model *m, const char *level, int most_thread
     free(first);
 }
 
-static void over_levels(const struct model *m, enum dtype kv, bool blas, float bound,
-                        const char *name) {
-    int i = 0;
-    const char *level = fixture_next_level(&i), *next;
-    for (; level; level = next) {
-        next = fixture_next_level(&i);
-        check_runs(m, level, next ? 2 : MOST_THREADS, kv, blas, bound, name);
+static void over_levels(const struct model *m, int most_threads, enum dtype kv, bool blas,
+                        float bound, const char *name) {
+    const char *level;
+    for (int i = 0; (level = fixture_next_level(&i)) != NULL;) {
+        check_runs(m, level, most_threads, kv, blas, bound, name);
     }
 }
 
@@ -98,12 +109,13 @@ static void test_plain(void) {
         t.dtype = dtypes[d];
         t.window = d == 1 ? 9 : 0;
         tiny_open(&m, &t, "plain.npz", 5 + (uint64_t)d);
-        over_levels(&m, DTYPE_F32, d > 0, 1e-4f, dtype_name(dtypes[d]));
+        over_levels(&m, 2, DTYPE_F32, d > 0, 1e-4f, dtype_name(dtypes[d]));
         model_close(&m);
     }
 }
 
-static void check_quantized(const struct tiny *t, int bits, int group, enum dtype kv) {
+static void check_quantized(const struct tiny *t, int bits, int group, enum dtype kv,
+                            int most_threads) {
     struct model plain, m;
     struct error e;
     struct quantize_report report;
@@ -114,7 +126,7 @@ static void check_quantized(const struct tiny *t, int bits, int group, enum dtyp
     CHECK(quantize(&plain, scratch_path("quantized.npz"), &o, &report, &e));
     CHECK(model_open(&m, scratch_path("quantized.npz"), &e));
     CHECK(report.kept == 0 && m.weights.layers[0].down.bits == bits);
-    over_levels(&m, kv, true, 0, name);
+    over_levels(&m, most_threads, kv, true, 0, name);
     model_close(&m);
     model_close(&plain);
 }
@@ -126,12 +138,15 @@ static void test_quantized(void) {
         t.tied = i % 2;
         t.window = i == 2 ? 10 : 0;
         t.dtype = i < 3 ? DTYPE_F16 : DTYPE_BF16;
-        check_quantized(&t, widths[i], i % 2 ? 32 : 64, i % 3 ? DTYPE_F16 : DTYPE_F32);
+        check_quantized(&t, widths[i], i % 2 ? 32 : 64, i % 3 ? DTYPE_F16 : DTYPE_F32,
+                        MOST_THREADS);
     }
     t.dim = t.hidden = 128;
     t.heads = 8;
     t.layers = 1;
-    check_quantized(&t, 4, 128, DTYPE_F16);
+    check_quantized(&t, 4, 128, DTYPE_F16, MOST_THREADS);
+    t.hidden = 2304; /* more columns than the kernels take at a time */
+    check_quantized(&t, 4, 128, DTYPE_F16, 2);
 }
 
 /* Levels differ by rounding only. */

@@ -1,14 +1,14 @@
 /* linear() and embed(): every format, width and group against sums in double over weights that are
- * unpacked here, bit by bit, and the same bits whatever the threads and, for codes, the batch. */
+ * unpacked here, bit by bit, and the same bits whatever the threads and, for codes, the batch and
+ * the other products of a call. How close products with codes come is test_accuracy.c's matter. */
 #include "fixture.h"
 #include "num/affine.h"
 #include "ops/blas.h"
 #include "ops/embed.h"
-#include "ops/linear.h"
 
-static const int thread_counts[] = {1, 2, 4};
+static const int thread_counts[] = {1, 2, 3, 4};
 static const size_t token_counts[] = {1, 3, 4, 7, 64};
-enum { THREADS = 3, COUNTS = 5, MOST_TOKENS = 64 };
+enum { THREADS = 4, COUNTS = 5, MOST_TOKENS = 64 };
 
 /* A matrix at an odd address, and what it stands for. */
 struct weights {
@@ -104,20 +104,42 @@ static void drop(struct weights *w) {
 
 /* --- the product ------------------------------------------------------------------------------ */
 
+/* The variance of x W if each x is rounded to a multiple of max|x| / 127 in its group. */
+static double rounding_variance(const struct mat *w, const float *x, const double *value) {
+    double sum = 0;
+    for (size_t begin = 0; begin < w->cols; begin += (size_t)w->group) {
+        double most = 0, squares = 0;
+        for (size_t c = begin; c < begin + (size_t)w->group; c++) {
+            most = fmax(most, fabs((double)x[c]));
+            squares += value[c] * value[c];
+        }
+        sum += most / 127 * (most / 127) / 12 * squares;
+    }
+    return sum;
+}
+
 /* Products in double [n, rows], and how far f32 may lie from them: a quarter of the worst case of
- * a plain sum. That is far above what rounding does and far below one term. */
+ * a plain sum. That is far above what rounding does and far below one term. Where activations are
+ * rounded to 8 bits, six standard deviations of that come on top. */
 static void multiply(const struct weights *w, const float *x, size_t n, double *y, double *bound) {
     size_t rows = w->mat.rows, cols = w->mat.cols;
     for (size_t i = 0; i < n * rows; i++) {
         const double *v = w->value + i % rows * cols, *m = w->magnitude + i % rows * cols;
+        const float *token = x + i / rows * cols;
         double sum = 0, size = 0;
         for (size_t c = 0; c < cols; c++) {
-            sum += x[i / rows * cols + c] * v[c];
-            size += fabs(x[i / rows * cols + c]) * m[c];
+            sum += token[c] * v[c];
+            size += fabs(token[c]) * m[c];
         }
         y[i] = sum;
         bound[i] = ((double)cols / 4 + 8) * 0x1p-24 * size;
+        if (w->mat.group) bound[i] += 6 * sqrt(rounding_variance(&w->mat, token, v));
     }
+}
+
+static void multiply_one(const struct backend *b, float *y, const struct mat *w, const float *x,
+                         size_t n) {
+    linear(b, &(struct linear){y, w}, 1, x, n);
 }
 
 static void check_product(const struct weights *w, const struct backend *b, const float *y,
@@ -143,7 +165,7 @@ static void check_backend(const struct weights *w, const struct backend *b, cons
     for (int c = 0; c < COUNTS; c++) {
         size_t n = token_counts[c];
         float *y = fixture_nans(n * rows);
-        linear(b, y, &w->mat, x, n);
+        multiply_one(b, y, &w->mat, x, n);
         check_product(w, b, y, want, bound, n);
         if (reference[c])
             CHECK_MSG(fixture_same(y, reference[c], n * rows), "%s%d: %zu tokens, other threads",
@@ -156,7 +178,7 @@ static void check_backend(const struct weights *w, const struct backend *b, cons
     float *cut = fixture_nans(MOST_TOKENS * rows);
     for (size_t from = 0, c = 0, n; from < MOST_TOKENS; from += n, c++) {
         n = token_counts[c % 4] < MOST_TOKENS - from ? token_counts[c % 4] : MOST_TOKENS - from;
-        linear(b, cut + from * rows, &w->mat, x + from * cols, n);
+        multiply_one(b, cut + from * rows, &w->mat, x + from * cols, n);
     }
     CHECK_MSG(fixture_same(cut, reference[COUNTS - 1], MOST_TOKENS * rows),
               "%s%d/%d, %s: another cut, other bits", w->name, w->mat.bits, w->mat.group, b->level);
@@ -175,7 +197,7 @@ static void check_weights(struct weights w) {
             float *reference[COUNTS] = {NULL};
             for (int t = 0; t < THREADS; t++) {
                 struct fixture_backend f;
-                fixture_open(&f, thread_counts[t], name, linear_scratch(w.mat.cols));
+                fixture_open_linear(&f, thread_counts[t], name, w.mat.cols, n);
                 f.b.blas = blas;
                 check_backend(&w, &f.b, x, want, bound, reference);
                 fixture_close(&f);
@@ -213,26 +235,84 @@ static void test_affine(void) {
         check_weights(make_affine(widths[b], 32, DTYPE_F16, 1, 32));
         check_weights(make_affine(widths[b], 64, DTYPE_F16, 517, 192));
     }
+    /* wide enough to be packed by several threads and multiplied in several steps */
+    check_weights(make_affine(4, 128, DTYPE_F16, 65, 2176));
+    check_weights(make_affine(3, 32, DTYPE_BF16, 65, 2080));
 }
 
-/* What must not be multiplied: a NaN token leaves the others alone. */
-static void test_tokens_are_apart(void) {
-    struct weights w = make_affine(4, 32, DTYPE_F16, 33, 64), p = make_plain(DTYPE_F32, 33, 64, 1);
-    const struct mat *mats[] = {&w.mat, &p.mat};
-    float *x = fixture_values(9 * 64, 1);
-    for (size_t i = 0; i < 64; i++) x[4 * 64 + i] = i == 5 ? NAN : INFINITY;
-    struct fixture_backend f;
-    fixture_open(&f, 2, NULL, linear_scratch(64));
-    for (int m = 0; m < 4; m++) {
-        float y[9 * 33];
-        f.b.blas = m >= 2;
-        linear(&f.b, y, mats[m % 2], x, 9);
-        for (size_t i = 0; i < 9 * 33; i++) CHECK(isnan(y[i]) == (i / 33 == 4));
+/* One value that is not finite spoils its token and leaves the others alone. */
+static void check_spoilt(const struct backend *b, const struct mat *w, float spoil) {
+    enum { N = 9 };
+    float *x = fixture_values(N * w->cols, 1), *y = fixture_nans(N * w->rows);
+    size_t odd = fixture_below(N);
+    x[odd * w->cols + fixture_below(w->cols)] = spoil;
+    for (size_t n = 1; n <= N; n += N - 1) {
+        size_t first = n == 1 ? odd : 0, wrong = 0;
+        multiply_one(b, y, w, x + first * w->cols, n);
+        for (size_t i = 0; i < n * w->rows; i++) {
+            wrong += !isfinite(y[i]) != (first + i / w->rows == odd);
+        }
+        CHECK_MSG(!wrong, "%s, %s%d: %zu wrong of %zu tokens, one with %g", b->level,
+                  w->format->name, w->bits, wrong, n, spoil);
     }
-    fixture_close(&f);
     free(x);
-    drop(&w);
-    drop(&p);
+    free(y);
+}
+
+static void test_tokens_are_apart(void) {
+    struct weights w[] = {make_affine(4, 32, DTYPE_F16, 33, 96),
+                          make_affine(3, 32, DTYPE_BF16, 33, 96),
+                          make_affine(8, 32, DTYPE_F32, 33, 96), make_plain(DTYPE_F32, 33, 96, 1)};
+    const char *name;
+    for (int level = 0; (name = fixture_next_level(&level)) != NULL;) {
+        struct fixture_backend f;
+        fixture_open_linear(&f, 2, name, 96, 9);
+        for (int i = 0; i < 5; i++) {
+            f.b.blas = i == 4;
+            check_spoilt(&f.b, &w[i < 4 ? i : 3].mat, NAN);
+            check_spoilt(&f.b, &w[i < 4 ? i : 3].mat, INFINITY);
+            check_spoilt(&f.b, &w[i < 4 ? i : 3].mat, -INFINITY);
+        }
+        fixture_close(&f);
+    }
+    for (int i = 0; i < 4; i++) drop(&w[i]);
+}
+
+/* Products that share x in a call, of formats that are packed for in different ways or not at all,
+ * are each what they are alone. */
+static void test_products_of_one_call(void) {
+    enum { PRODUCTS = 8, COLS = 256 };
+    struct weights w[PRODUCTS] = {
+        make_affine(4, 64, DTYPE_F16, 200, COLS), make_affine(4, 64, DTYPE_BF16, 3, COLS),
+        make_affine(4, 64, DTYPE_F32, 130, COLS), make_affine(4, 128, DTYPE_F16, 64, COLS),
+        make_affine(8, 128, DTYPE_F16, 65, COLS), make_affine(3, 32, DTYPE_F32, 129, COLS),
+        make_plain(DTYPE_F16, 70, COLS, 1),       make_plain(DTYPE_F32, 130, COLS, 0)};
+    const char *name;
+    float *x = fixture_values(MOST_TOKENS * COLS, 1);
+    for (int level = 0; (name = fixture_next_level(&level)) != NULL;) {
+        for (int i = 0; i < THREADS * COUNTS; i++) {
+            size_t n = token_counts[i / THREADS], count = PRODUCTS - (size_t)i % 3;
+            struct fixture_backend f;
+            struct linear all[PRODUCTS];
+            fixture_open_linear(&f, thread_counts[i % THREADS], name, COLS, n);
+            for (int p = 0; p < PRODUCTS; p++) {
+                all[p] = (struct linear){fixture_nans(n * w[p].mat.rows), &w[p].mat};
+            }
+            linear(&f.b, all, count, x, n);
+            for (size_t p = 0; p < PRODUCTS; p++) {
+                float *alone = fixture_nans(n * w[p].mat.rows);
+                if (p < count) multiply_one(&f.b, alone, &w[p].mat, x, n);
+                CHECK_MSG(fixture_same(all[p].y, alone, n * w[p].mat.rows + 1),
+                          "%s, %d threads, %zu tokens: product %zu of %zu", name,
+                          thread_counts[i % THREADS], n, p, count);
+                free(alone);
+                free(all[p].y);
+            }
+            fixture_close(&f);
+        }
+    }
+    for (int p = 0; p < PRODUCTS; p++) drop(&w[p]);
+    free(x);
 }
 
 static void check_embed(struct weights w) {
@@ -270,6 +350,7 @@ int main(void) {
     check_run("plain weights", test_plain);
     check_run("affine weights", test_affine);
     check_run("tokens are apart", test_tokens_are_apart);
+    check_run("products of one call", test_products_of_one_call);
     check_run("embed", test_embed);
     return check_done();
 }
