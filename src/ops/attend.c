@@ -1,6 +1,7 @@
 #include "ops/attend.h"
 
 #include <math.h>
+#include <stdint.h>
 #include <string.h>
 
 /* Positions of a tile, whose scores are in the first cache; of a chunk, which a thread takes at
@@ -116,10 +117,24 @@ static struct range seen_of(const struct attend *a, size_t t, size_t at, size_t 
     return r;
 }
 
+/* A float's bits as an integer that orders as the float does, and back. Maxima of integers run in
+ * vectors on any machine. NaN with a clear sign is the largest; one with its sign set may not be
+ * found here, and lives on in the weights. */
+static int32_t ordered(int32_t bits) {
+    return bits ^ (int32_t)((uint32_t)(bits < 0 ? -1 : 0) >> 1);
+}
+
 static float largest(const float *x, size_t n) {
-    float most = -INFINITY;
-    for (size_t i = 0; i < n; i++) most = x[i] > most || x[i] != x[i] ? x[i] : most;
-    return most;
+    int32_t most = INT32_MIN, bits;
+    float value;
+    for (size_t i = 0; i < n; i++) {
+        memcpy(&bits, &x[i], sizeof bits);
+        int32_t order = ordered(bits);
+        most = order > most ? order : most;
+    }
+    bits = ordered(most);
+    memcpy(&value, &bits, sizeof value);
+    return value;
 }
 
 /* n scores of query i become weights; what was weighed before is brought to the new maximum. */
