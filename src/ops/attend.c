@@ -49,8 +49,8 @@ struct attend {
     const float *q;
     size_t n, pos;
     size_t group;         /* query heads of one key/value head */
-    size_t heads;         /* of them in one block, at most QUERIES; and how many blocks they make */
-    size_t shares;        /* key/value heads times these blocks */
+    size_t heads;         /* of them in one block, at most QUERIES */
+    size_t shares;        /* blocks of one token: all key/value heads, each group cut by heads */
     size_t tokens;        /* of one block */
     size_t first, chunks; /* the first chunk that any query sees, and how many there are */
 };

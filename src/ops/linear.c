@@ -8,10 +8,12 @@
  * BLAS, and what the integer kernels like. */
 enum { BLOCK_ROWS = 64 };
 
-/* From how many tokens on BLAS is faster than a dot kernel a row, and tiles than rows as they lie
- * (measured on 256 to 5632 columns). */
+/* From how many tokens on BLAS is used where it is asked for, and from how many on tiles of
+ * integers instead of rows as they lie. */
 enum { BLAS_TOKENS = 8, STRIP_TOKENS = 4 };
 
+/* Tokens that share a block of plain rows: few enough for their activations to stay in the second
+ * cache (48 was best of 24, 48 and 96 on 256 to 5632 columns). */
 enum { BLOCK_TOKENS = 48 };
 
 enum { DECODE_COST = 8 }; /* of one weight, in multiply-adds */

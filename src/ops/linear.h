@@ -1,9 +1,9 @@
 /* y = W x for n tokens, whatever way W is stored.
  *
- * Plain weights (f32, f16, bf16): with few tokens a dot kernel a row; with many, blocks of a
- * constant number of rows through BLAS. Affine weights: x is packed to int8 (num/packed.h) and the
- * integer kernels add the groups of an output in one order, for any n. Any other format: a row is
- * decoded to f32 once and multiplied with every token by the f32 dot kernel, one order again. */
+ * Plain weights (f32, f16, bf16): tiles of rows and tokens. Affine weights: x is packed to int8
+ * (num/packed.h) for the integer kernels. Any other format: a row is decoded to f32 once and
+ * multiplied with every token. In each an output is one sum in one order, for any n. If the backend
+ * says blas, plain weights and many tokens go through BLAS, whose order depends on n. */
 #ifndef NIBBLE_OPS_LINEAR_H
 #define NIBBLE_OPS_LINEAR_H
 

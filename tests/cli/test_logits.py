@@ -91,6 +91,8 @@ def test_batches_plain(tmp, nibble):
         one = logits(nibble, tmp, path, ids, "-b", "1", "--kv-type", "f32")
         for batch in ("7", "512"):
             got = logits(nibble, tmp, path, ids, "-b", batch, "--kv-type", "f32")
+            assert np.array_equal(got, one), (dtype, batch, worst(got, one))
+            got = logits(nibble, tmp, path, ids, "-b", batch, "--kv-type", "f32", "--blas")
             assert worst(got, one) < 1e-4, (dtype, batch, worst(got, one))
             got = logits(nibble, tmp, path, ids, "-b", batch)
             for threads in "124":
