@@ -130,7 +130,7 @@ typedef struct nibble_context_options {
     size_t batch;        /* prompt tokens of one forward pass */
     int threads;         /* 0: the machine's default, see nibble_machine_probe */
     const char *level;   /* SIMD level at most: "scalar", "avx2", "avx512"; NULL: the best */
-    const char *kv_type; /* "f16" or "f32"; NULL: f16 */
+    const char *kv_type; /* "f16", "f32" or "q8" (8 bits with scales); NULL: f16 */
     bool blas;           /* prompts of f32, f16 and bf16 weights through OpenBLAS: on some machines
                           * faster, and last bits may then depend on the batch size */
 } nibble_context_options;

@@ -56,7 +56,7 @@ void nibble_context_describe(const nibble_context *c, nibble_context_info *info)
         .own_bytes = run_bytes(&c->run),
         .threads = pool_threads(c->run.backend.pool),
         .level = c->run.backend.level,
-        .kv_type = dtype_name(c->kv_type),
+        .kv_type = kv_type_name(c->kv_type),
     };
 }
 

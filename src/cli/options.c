@@ -37,7 +37,7 @@ const struct option options_run[] = {
     {"--level", OPTION_TEXT, AT(level), .value = "NAME",
      .help = "SIMD level at most; nibble info lists them (default: the best)"},
     {"--kv-type", OPTION_TEXT, AT(kv_type), .value = "TYPE",
-     .help = "KV cache: f16 (default) or f32"},
+     .help = "KV cache: f16 (default), f32 or q8"},
     {"--blas", OPTION_FLAG, AT(blas),
      .help = "long prompts of f32, f16, bf16 weights through OpenBLAS"},
     END};

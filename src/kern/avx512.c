@@ -62,6 +62,10 @@ static inline vec bf16_at(const unsigned char *w) {
     return bf16_to_f32(_mm256_loadu_si256((const void *)w));
 }
 
+static inline vec i8_at(const unsigned char *w) {
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const void *)w)));
+}
+
 static inline vec f32_first(const unsigned char *w, size_t n) {
     return _mm512_maskz_loadu_ps(first(n), w);
 }
@@ -72,6 +76,10 @@ static inline vec f16_first(const unsigned char *w, size_t n) {
 
 static inline vec bf16_first(const unsigned char *w, size_t n) {
     return bf16_to_f32(_mm256_maskz_loadu_epi16(first(n), w));
+}
+
+static inline vec i8_first(const unsigned char *w, size_t n) {
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(first(n), w)));
 }
 
 static inline __m256i round_f16(vec v) {
@@ -98,12 +106,12 @@ static inline vec vec_div(vec a, vec b) {
     return _mm512_div_ps(a, b);
 }
 
-static inline vec vec_min(vec a, vec b) {
-    return _mm512_min_ps(a, b);
-}
-
 static inline vec vec_max(vec a, vec b) {
     return _mm512_max_ps(a, b);
+}
+
+static inline float vec_largest(vec v) {
+    return _mm512_reduce_max_ps(v);
 }
 
 static inline vec vec_by_sign(vec x, vec neg, vec pos) {

@@ -56,12 +56,20 @@ static void axpy_f16(float *y, float a, const void *w, size_t n) {
     for (size_t i = 0; i < n; i++) y[i] += a * f16_at(w, i);
 }
 
+static void axpy_i8(float *y, float a, const void *w, size_t n) {
+    for (size_t i = 0; i < n; i++) y[i] += a * (float)((const int8_t *)w)[i];
+}
+
 static void load_f16(float *y, const void *w, size_t n) {
     for (size_t i = 0; i < n; i++) y[i] = f16_at(w, i);
 }
 
 static void load_bf16(float *y, const void *w, size_t n) {
     for (size_t i = 0; i < n; i++) y[i] = bf16_at(w, i);
+}
+
+static void load_i8(float *y, const void *w, size_t n) {
+    for (size_t i = 0; i < n; i++) y[i] = ((const int8_t *)w)[i];
 }
 
 static void store_f16(void *w, const float *x, size_t n) {
@@ -180,10 +188,12 @@ TILE(dots_f16, dots, dot_f16)
 TILE(dots_bf16, dots, dot_bf16)
 TILE(sums_f32, sums, axpy_f32)
 TILE(sums_f16, sums, axpy_f16)
+TILE(sums_i8, sums, axpy_i8)
 
-static float exp_sum(float *x, float shift, size_t n) {
+static float online_softmax(float *x, float *most, size_t n) {
     float sum = 0;
-    for (size_t i = 0; i < n; i++) sum += x[i] = expf(x[i] - shift);
+    for (size_t i = 0; i < n; i++) *most = x[i] > *most ? x[i] : *most;
+    for (size_t i = 0; i < n; i++) sum += x[i] = expf(x[i] - *most);
     return sum;
 }
 

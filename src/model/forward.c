@@ -18,20 +18,21 @@
 #include "ops/norm.h"
 
 /* h = Wo attend(rope(Wq h), cache + rope(Wk h), cache + Wv h) */
-static void attention(struct run *r, const struct layer *l, const struct kv_layer *kv, size_t n,
+static void attention(struct run *r, const struct layer *l, const struct cache *cache, size_t n,
                       size_t pos) {
     const struct backend *b = &r->backend;
     const struct spec *s = &r->model->spec;
     const struct rope *rope = &r->model->rope;
-    struct attention a = {
-        .heads = s->heads, .window = s->window, .scale = 1 / sqrtf((float)s->head_dim),
+    struct attention a = {.heads = s->heads,
+                          .window = s->window,
+                          .scale = 1 / sqrtf((float)s->head_dim),
                           .parts = r->parts};
 
     linear(b, (struct linear[]){{r->q, &l->wq}, {r->k, &l->wk}, {r->v, &l->wv}}, 3, r->h, n);
     rope_apply(b, rope, r->angles, r->q, n, s->heads, s->head_dim);
     rope_apply(b, rope, r->angles, r->k, n, s->kv_heads, s->head_dim);
-    attend_store(b, kv, r->k, r->v, n, pos);
-    attend(b, &a, kv, r->att, r->q, n, pos);
+    cache_store(b, cache, r->k, r->v, n, pos);
+    attend(b, &a, cache, r->att, r->q, n, pos);
     linear(b, &(struct linear){r->h, &l->wo}, 1, r->att, n); // [n, dim]
 }
 

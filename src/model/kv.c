@@ -2,30 +2,40 @@
 
 #include <string.h>
 
+static const struct {
+    const char *name;
+    enum dtype type;
+} types[] = {{"f16", DTYPE_F16}, {"f32", DTYPE_F32}, {"q8", DTYPE_I8}};
+
+enum { TYPES = sizeof types / sizeof *types };
+
 bool kv_type_find(const char *name, enum dtype *type, struct error *e) {
-    if (strcmp(name, "f16") == 0)
-        *type = DTYPE_F16;
-    else if (strcmp(name, "f32") == 0)
-        *type = DTYPE_F32;
-    else
-        return fail(e, STATUS_ARGUMENT, "KV cache type '%.32s' does not exist; use f16 or f32",
-                    name);
-    return true;
+    for (size_t i = 0; i < TYPES; i++) {
+        *type = types[i].type;
+        if (strcmp(name, types[i].name) == 0) return true;
+    }
+    return fail(e, STATUS_ARGUMENT, "KV cache type '%.32s' does not exist; use f16, f32 or q8",
+                name);
+}
+
+const char *kv_type_name(enum dtype type) {
+    for (size_t i = 0; i < TYPES; i++) {
+        if (types[i].type == type) return types[i].name;
+    }
+    return dtype_name(type);
 }
 
 size_t kv_position_bytes(const struct spec *s, enum dtype type) {
-    return 2 * s->layers * s->kv_heads * s->head_dim * dtype_bytes(type);
+    return s->layers * cache_position_bytes(type, s->kv_heads, s->head_dim);
 }
 
 void kv_layout(struct kv *kv, struct arena *a, const struct spec *s, enum dtype type,
                size_t context) {
-    size_t values = s->kv_heads * s->head_dim; /* of a position */
     kv->layers = arena_take(a, s->layers, sizeof *kv->layers);
     for (size_t i = 0; i < s->layers; i++) {
-        struct kv_layer layer = {
+        struct cache layer = {
             .dtype = type, .heads = s->kv_heads, .context = context, .head_dim = s->head_dim};
-        layer.k = arena_take(a, context, values * dtype_bytes(type));
-        layer.v = arena_take(a, context, values * dtype_bytes(type));
+        cache_layout(&layer, a);
         if (a->base) kv->layers[i] = layer;
     }
 }

@@ -2,6 +2,7 @@
 
 #include "base/memory.h"
 #include "model/forward.h"
+#include "ops/attend.h"
 #include "ops/blas.h"
 #include "ops/linear.h"
 
@@ -27,7 +28,8 @@ static void layout(struct run *r, struct arena *a, enum dtype kv_type) {
     r->angles = arena_take(a, n, s->head_dim * sizeof(float));
     size_t cols = larger(larger(s->dim, s->hidden), queries);
     linear_layout(&r->backend, a, cols, n);
-    backend_layout(&r->backend, a, larger(linear_scratch(cols), attend_scratch(s->head_dim)));
+    size_t scratch = larger(attend_scratch(s->head_dim), cache_scratch(s->head_dim));
+    backend_layout(&r->backend, a, larger(linear_scratch(cols), scratch));
     kv_layout(&r->kv, a, s, kv_type, r->context);
 }
 

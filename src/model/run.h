@@ -12,7 +12,7 @@ struct run_options {
     size_t batch;   /* tokens of one forward pass, at least 1 */
     int threads;    /* at least 1 */
     const char *level;  /* NULL: the best */
-    enum dtype kv_type; /* DTYPE_F16 or DTYPE_F32 */
+    enum dtype kv_type; /* as kv_type_find gives it */
     bool blas;          /* long prompts of plain weights through OpenBLAS: last bits may then
                          * depend on the batch size */
 };

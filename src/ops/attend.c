@@ -1,50 +1,18 @@
 #include "ops/attend.h"
 
 #include <math.h>
-#include <stdint.h>
 #include <string.h>
 
-/* Positions of a tile, whose scores are in the first cache; of a chunk, which a thread takes at
- * once when there are few queries; and queries that share a tile. */
-enum { TILE = 64, CHUNK = 8 * TILE, QUERIES = 32 };
-
-/* --- the cache -------------------------------------------------------------------------------- */
-
-static size_t row_bytes(const struct kv_layer *kv) {
-    return kv->head_dim * dtype_bytes(kv->dtype);
-}
-
-/* Where position pos of a head lies in a plane. */
-static unsigned char *row_of(const struct kv_layer *kv, unsigned char *plane, size_t head,
-                             size_t pos) {
-    return plane + (head * kv->context + pos) * row_bytes(kv);
-}
-
-static void store_row(const struct backend *b, const struct kv_layer *kv, unsigned char *row,
-                      const float *x) {
-    if (kv->dtype == DTYPE_F16)
-        b->kern.store_f16(row, x, kv->head_dim);
-    else
-        memcpy(row, x, row_bytes(kv));
-}
-
-void attend_store(const struct backend *b, const struct kv_layer *kv, const float *k,
-                  const float *v, size_t n, size_t pos) {
-    for (size_t t = 0; t < n; t++) {
-        for (size_t h = 0; h < kv->heads; h++) {
-            size_t at = (t * kv->heads + h) * kv->head_dim;
-            store_row(b, kv, row_of(kv, kv->k, h, pos + t), k + at);
-            store_row(b, kv, row_of(kv, kv->v, h, pos + t), v + at);
-        }
-    }
-}
+/* Positions of a chunk, which a thread takes at once when there are few queries; queries that
+ * share a tile; and from how many on the tile is made f32 first. */
+enum { TILE = CACHE_TILE, CHUNK = 8 * TILE, QUERIES = 64, CONVERT = 16 };
 
 /* --- queries ---------------------------------------------------------------------------------- */
 
 struct attend {
     const struct backend *backend;
     const struct attention *attention;
-    const struct kv_layer *kv;
+    const struct cache *cache;
     float *out;
     const float *q;
     size_t n, pos;
@@ -69,6 +37,7 @@ struct block {
     size_t kv_head, head, heads, begin, tokens, queries;
     float *q;      /* [queries, head_dim] times the scale */
     float *scores; /* [QUERIES, TILE] */
+    float *tile;   /* [TILE, head_dim] keys, then values, as f32 */
     struct state state;
 };
 
@@ -87,7 +56,7 @@ static size_t first_seen(const struct attend *a, size_t t) {
 }
 
 static void load_queries(const struct attend *a, struct block *b) {
-    size_t dim = a->kv->head_dim;
+    size_t dim = a->cache->head_dim;
     for (size_t i = 0; i < b->queries; i++) {
         size_t at = (token_of(b, i) * a->attention->heads + head_of(b, i)) * dim;
         for (size_t c = 0; c < dim; c++) b->q[i * dim + c] = a->q[at + c] * a->attention->scale;
@@ -95,7 +64,7 @@ static void load_queries(const struct attend *a, struct block *b) {
 }
 
 static void clear(const struct attend *a, const struct block *b) {
-    memset(b->state.out, 0, b->queries * a->kv->head_dim * sizeof(float));
+    memset(b->state.out, 0, b->queries * a->cache->head_dim * sizeof(float));
     for (size_t i = 0; i < b->queries; i++) {
         b->state.most[i] = -INFINITY;
         b->state.sum[i] = 0;
@@ -117,48 +86,67 @@ static struct range seen_of(const struct attend *a, size_t t, size_t at, size_t 
     return r;
 }
 
-/* A float's bits as an integer that orders as the float does, and back. Maxima of integers run in
- * vectors on any machine. NaN with a clear sign is the largest; one with its sign set may not be
- * found here, and lives on in the weights. */
-static int32_t ordered(int32_t bits) {
-    return bits ^ (int32_t)((uint32_t)(bits < 0 ? -1 : 0) >> 1);
+/* Rows of the cache to weigh: a tile's keys, or its values. */
+struct rows {
+    void (*sums)(float *y, size_t y_stride, const float *p, size_t p_stride, size_t n,
+                 const void *w, size_t w_stride, size_t rows, size_t cols);
+    const unsigned char *data;
+    size_t bytes;        /* from one row to the next */
+    const float *scales; /* of positions, or NULL */
+};
+
+/* `count` rows of `width` elements as they lie, or as f32 in room if enough queries share them. */
+static struct rows take_rows(const struct attend *a, const struct block *b,
+                             const unsigned char *data, size_t count, size_t width, float *room) {
+    const struct kern *k = &a->backend->kern;
+    enum dtype type = a->cache->dtype;
+    struct rows as_is = {type == DTYPE_F16  ? k->sums_f16
+                         : type == DTYPE_I8 ? k->sums_i8
+                                            : k->sums_f32,
+                         data, width * dtype_bytes(type), NULL};
+    if (type == DTYPE_F32 || b->queries < CONVERT) return as_is;
+    (type == DTYPE_F16 ? k->load_f16 : k->load_i8)(room, data, count * width);
+    return (struct rows){k->sums_f32, (const unsigned char *)room, width * sizeof(float), NULL};
 }
 
-static float largest(const float *x, size_t n) {
-    int32_t most = INT32_MIN, bits;
-    float value;
-    for (size_t i = 0; i < n; i++) {
-        memcpy(&bits, &x[i], sizeof bits);
-        int32_t order = ordered(bits);
-        most = order > most ? order : most;
-    }
-    bits = ordered(most);
-    memcpy(&value, &bits, sizeof value);
-    return value;
+static void scale_scores(float *scores, const float *scales, size_t n) {
+    for (size_t i = 0; scales && i < n; i++) scores[i] *= scales[i];
 }
 
 /* n scores of query i become weights; what was weighed before is brought to the new maximum. */
 static void weigh(const struct attend *a, const struct block *b, size_t i, float *scores,
                   size_t n) {
-    size_t dim = a->kv->head_dim;
-    float *most = &b->state.most[i], *sum = &b->state.sum[i];
-    float here = largest(scores, n);
-    if (!(here <= *most)) {
-        float shrink = expf(*most - here);
+    size_t dim = a->cache->head_dim;
+    float *most = &b->state.most[i], before = *most;
+    float sum = a->backend->kern.online_softmax(scores, most, n);
+    if (*most != before) {
+        float shrink = expf(before - *most);
         for (size_t c = 0; c < dim; c++) b->state.out[i * dim + c] *= shrink;
-        *sum *= shrink;
-        *most = here;
+        b->state.sum[i] *= shrink;
     }
-    *sum += a->backend->kern.exp_sum(scores, *most, n);
+    b->state.sum[i] += sum;
+}
+
+/* The scores of all queries with a tile's first positions, those that a query does not see too. */
+static void score_tile(const struct attend *a, const struct block *b, size_t at, size_t count) {
+    const struct cache *c = a->cache;
+    struct rows keys =
+        take_rows(a, b, cache_keys(c, b->kv_head, at / TILE), c->head_dim, TILE, b->tile);
+    memset(b->scores, 0, b->queries * TILE * sizeof(float));
+    keys.sums(b->scores, TILE, b->q, c->head_dim, b->queries, keys.data, keys.bytes, c->head_dim,
+              count);
+    if (c->k_scales) {
+        const float *scales = c->k_scales + cache_scale_at(c, b->kv_head, at);
+        for (size_t i = 0; i < b->queries; i++) scale_scores(b->scores + i * TILE, scales, count);
+    }
 }
 
 static void attend_tile(const struct attend *a, const struct block *b, size_t at, size_t count) {
-    const struct kern *k = &a->backend->kern;
-    const struct kv_layer *kv = a->kv;
-    size_t dim = kv->head_dim, bytes = row_bytes(kv);
-    bool f16 = kv->dtype == DTYPE_F16;
-    (f16 ? k->dots_f16 : k->dots_f32)(b->scores, TILE, b->q, dim, b->queries,
-                                      row_of(kv, kv->k, b->kv_head, at), bytes, count, dim);
+    const struct cache *c = a->cache;
+    size_t dim = c->head_dim;
+    score_tile(a, b, at, count);
+    struct rows values = take_rows(a, b, cache_values(c, b->kv_head, at), count, dim, b->tile);
+    if (c->v_scales) values.scales = c->v_scales + cache_scale_at(c, b->kv_head, at);
     size_t n; /* queries of tokens that see the same of this tile */
     for (size_t i = 0; i < b->queries; i += n) {
         struct range seen = seen_of(a, token_of(b, i), at, count);
@@ -169,10 +157,12 @@ static void attend_tile(const struct attend *a, const struct block *b, size_t at
         if (seen.begin >= seen.end) continue;
         size_t rows = seen.end - seen.begin;
         float *scores = b->scores + i * TILE + seen.begin;
-        for (size_t q = 0; q < n; q++) weigh(a, b, i + q, scores + q * TILE, rows);
-        (f16 ? k->sums_f16 : k->sums_f32)(b->state.out + i * dim, dim, scores, TILE, n,
-                                          row_of(kv, kv->v, b->kv_head, at + seen.begin), bytes,
-                                          rows, dim);
+        for (size_t q = 0; q < n; q++) {
+            weigh(a, b, i + q, scores + q * TILE, rows);
+            if (values.scales) scale_scores(scores + q * TILE, values.scales + seen.begin, rows);
+        }
+        values.sums(b->state.out + i * dim, dim, scores, TILE, n,
+                    values.data + seen.begin * values.bytes, values.bytes, rows, dim);
     }
 }
 
@@ -200,7 +190,8 @@ static void merge(float *out, float *most, float *sum, const float *out2, float 
 }
 
 static struct block take_block(const struct attend *a, size_t item, float *scratch) {
-    size_t dim = a->kv->head_dim, blocks = a->shares / a->kv->heads; /* of one key/value head */
+    size_t dim = a->cache->head_dim,
+           blocks = a->shares / a->cache->heads; /* of one key/value head */
     size_t share = item % a->shares, at = share % blocks * a->heads;
     struct block b = {.kv_head = share / blocks, .begin = item / a->shares * a->tokens};
     b.head = b.kv_head * a->group + at;
@@ -209,7 +200,8 @@ static struct block take_block(const struct attend *a, size_t item, float *scrat
     b.queries = b.tokens * b.heads;
     b.q = scratch;
     b.scores = b.q + QUERIES * dim;
-    b.state.out = b.scores + QUERIES * TILE;
+    b.tile = b.scores + QUERIES * TILE;
+    b.state.out = b.tile + TILE * dim;
     b.state.most = b.state.out + QUERIES * dim;
     b.state.sum = b.state.most + QUERIES;
     load_queries(a, &b);
@@ -218,7 +210,7 @@ static struct block take_block(const struct attend *a, size_t item, float *scrat
 
 static void write_query(const struct attend *a, const struct block *b, size_t i, const float *out,
                         float sum) {
-    size_t dim = a->kv->head_dim;
+    size_t dim = a->cache->head_dim;
     size_t at = (token_of(b, i) * a->attention->heads + head_of(b, i)) * dim;
     for (size_t c = 0; c < dim; c++) a->out[at + c] = out[c] / sum;
 }
@@ -226,7 +218,7 @@ static void write_query(const struct attend *a, const struct block *b, size_t i,
 /* Blocks of queries, each over all chunks that it sees, merged as they come. */
 static void attend_blocks(void *arg, size_t begin, size_t end, int thread) {
     const struct attend *a = arg;
-    size_t dim = a->kv->head_dim;
+    size_t dim = a->cache->head_dim;
     float *scratch = backend_scratch(a->backend, thread);
     float *out = scratch + attend_scratch(dim) - QUERIES * (dim + 2);
     float *most = out + QUERIES * dim, *sum = most + QUERIES;
@@ -254,12 +246,12 @@ static void attend_blocks(void *arg, size_t begin, size_t end, int thread) {
 
 /* Few queries: each chunk of a block is an item of its own, whose results wait in parts. */
 static float *part_of(const struct attend *a, size_t head, size_t chunk) {
-    return a->attention->parts + (head * a->chunks + chunk) * (a->kv->head_dim + 2);
+    return a->attention->parts + (head * a->chunks + chunk) * (a->cache->head_dim + 2);
 }
 
 static void attend_parts_of(void *arg, size_t begin, size_t end, int thread) {
     const struct attend *a = arg;
-    size_t dim = a->kv->head_dim;
+    size_t dim = a->cache->head_dim;
     for (size_t item = begin; item < end; item++) {
         struct block b = take_block(a, item / a->chunks, backend_scratch(a->backend, thread));
         size_t chunk = item % a->chunks;
@@ -274,7 +266,7 @@ static void attend_parts_of(void *arg, size_t begin, size_t end, int thread) {
 }
 
 static void merge_parts(const struct attend *a) {
-    size_t dim = a->kv->head_dim;
+    size_t dim = a->cache->head_dim;
     for (size_t h = 0; h < a->attention->heads; h++) {
         float *all = part_of(a, h, 0);
         for (size_t chunk = 1; chunk < a->chunks; chunk++) {
@@ -285,12 +277,13 @@ static void merge_parts(const struct attend *a) {
     }
 }
 
-void attend(const struct backend *b, const struct attention *attention, const struct kv_layer *kv,
+void attend(const struct backend *b, const struct attention *attention, const struct cache *cache,
             float *out, const float *q, size_t n, size_t pos) {
-    struct attend a = {b, attention, kv, out, q, n, pos, .group = attention->heads / kv->heads};
-    size_t cost = 2 * a.group * kv->head_dim;
+    struct attend a = {b, attention, cache, out,
+                       q, n,         pos,   .group = attention->heads / cache->heads};
+    size_t cost = 2 * a.group * cache->head_dim;
     a.heads = a.group < QUERIES ? a.group : QUERIES;
-    a.shares = kv->heads * ((a.group + a.heads - 1) / a.heads);
+    a.shares = cache->heads * ((a.group + a.heads - 1) / a.heads);
     a.tokens = QUERIES / a.heads;
     a.first = first_seen(&a, 0) / CHUNK;
     a.chunks = (pos + n - 1) / CHUNK - a.first + 1;
@@ -304,7 +297,7 @@ void attend(const struct backend *b, const struct attention *attention, const st
 }
 
 size_t attend_scratch(size_t head_dim) {
-    return QUERIES * (3 * head_dim + TILE + 4);
+    return QUERIES * (3 * head_dim + TILE + 4) + TILE * head_dim;
 }
 
 size_t attend_parts(size_t heads, size_t head_dim, size_t context) {

@@ -3,26 +3,14 @@
  *     out[t, h] = sum_j softmax_j(scale * q[t, h] . k[j, h / group]) v[j, h / group]
  *
  * with j from the first position that the window shows to the token's own, as online softmax
- * (Milakov and Gimelshein, 2018) over tiles of positions: a tile of keys and values is read once
- * for all the queries that share it. Positions are cut into chunks of a constant size, whose
- * results are merged in order; threads take heads and chunks. All cuts lie at fixed positions, so
- * neither batches nor threads change a bit of a query's result. */
+ * (Milakov and Gimelshein, 2018) over tiles of positions: a tile of keys and values is read, and
+ * where many queries share it made f32, once for all of them. Positions are cut into chunks of a
+ * constant size, whose results are merged in order; threads take heads and chunks. All cuts lie at
+ * fixed positions, so neither batches nor threads change a bit of a query's result. */
 #ifndef NIBBLE_OPS_ATTEND_H
 #define NIBBLE_OPS_ATTEND_H
 
-#include "base/dtype.h"
-#include "ops/backend.h"
-
-/* The keys and values of one layer: [kv_heads, context, head_dim] each, f32 or f16. */
-struct kv_layer {
-    unsigned char *k, *v;
-    enum dtype dtype;
-    size_t heads, context, head_dim;
-};
-
-/* Stores k and v [n, kv_heads, head_dim] at positions pos .. pos + n - 1. */
-void attend_store(const struct backend *b, const struct kv_layer *kv, const float *k,
-                  const float *v, size_t n, size_t pos);
+#include "ops/cache.h"
 
 struct attention {
     size_t heads;  /* query heads, a multiple of the cache's */
@@ -32,7 +20,7 @@ struct attention {
 };
 
 /* q, out [n, heads, head_dim]; the cache holds positions 0 .. pos + n - 1. */
-void attend(const struct backend *b, const struct attention *a, const struct kv_layer *kv,
+void attend(const struct backend *b, const struct attention *a, const struct cache *cache,
             float *out, const float *q, size_t n, size_t pos);
 
 /* The scratch floats that a thread needs, and the floats of attention.parts. */

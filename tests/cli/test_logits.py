@@ -36,6 +36,8 @@ def test_equal_to_numpy(tmp, nibble):
             assert worst(got, want) < 1e-5 * want.std(), (names, sizes, worst(got, want))
         got = logits(nibble, tmp, tmp / "m.npz", IDS)
         assert 1e-5 < worst(got, want) / want.std() < 1e-2, "the default cache is f16"
+        got = logits(nibble, tmp, tmp / "m.npz", IDS, "--kv-type", "q8")
+        assert 1e-4 < worst(got, want) / want.std() < 1e-1, "q8"
 
 
 def test_folder_and_file_agree(tmp, nibble):

@@ -71,7 +71,9 @@ static void put(enum dtype type, size_t i, float f) {
 
 static void fill_row(enum dtype type, enum values v) {
     for (size_t i = 0; i < now.n; i++) {
-        if (type == DTYPE_F32) {
+        if (type == DTYPE_I8) {
+            row_data[i] = (unsigned char)draw_bits();
+        } else if (type == DTYPE_F32) {
             put(type, i, draw(v, LOW, HIGH));
         } else {
             half_store_u16(row_data + 2 * i, draw_half(type, v, i));
@@ -84,6 +86,7 @@ static float row_at(enum dtype type, size_t i) {
     float f;
     if (type == DTYPE_F16) return half_from_f16(half_load_u16(row_data + 2 * i));
     if (type == DTYPE_BF16) return half_from_bf16(half_load_u16(row_data + 2 * i));
+    if (type == DTYPE_I8) return (int8_t)row_data[i];
     memcpy(&f, row_data + 4 * i, sizeof f);
     return f;
 }
@@ -148,38 +151,6 @@ static void check_dot(float (*dot)(const float *, const void *, size_t), enum dt
     }
 }
 
-/* Two roundings at most, of the product and of the sum; a product that underflows errs absolutely.
- */
-static void check_added(float a, enum dtype type, enum values v) {
-    for (size_t i = 0; i < now.n && check_ok; i++) {
-        float got;
-        memcpy(&got, floats.data + sizeof got * i, sizeof got);
-        double y = float_data[i], product = (double)a * row_at(type, i);
-        double bound = v == WHOLE ? 0 : 0x1p-23 * (fabs(y) + fabs(product)) + 0x1p-148;
-        CHECK_MSG(is_close(got, y + product, bound),
-                  "%s at level %s: element %zu of %zu is %.9g, not %.9g", now.kernel, now.level, i,
-                  now.n, got, y + product);
-    }
-}
-
-static void check_axpy(void (*axpy)(float *, float, const void *, size_t), enum dtype type) {
-    for (now.values = 0; now.values < MIXES; now.values++) {
-        enum values v = mixes[now.values].row;
-        for (now.n = 0; now.n < MAX_N && check_ok; now.n = next_length(now.n)) {
-            float a = v == WHOLE ? -3 : draw(v == WIDE ? WIDE : UNIFORM, LOW, HIGH);
-            fill_floats(mixes[now.values].floats);
-            fill_row(type, v);
-            for (int at = AT_END; at >= 0 && check_ok; at = next_place(at)) {
-                place_both(at, float_data, row_data, dtype_bytes(type) * now.n);
-                axpy((float *)floats.data, a, row.data, now.n);
-                if (at == AT_END) check_added(a, type, v);
-                check_bytes(&floats, NULL, at);
-                check_bytes(&row, row_data, at);
-            }
-        }
-    }
-}
-
 static void check_loaded(enum dtype type) {
     for (size_t i = 0; i < now.n && check_ok; i++) {
         float got, expected = row_at(type, i);
@@ -237,28 +208,16 @@ static void check_dot_f32(void) {
     check_dot(now.kern.dot_f32, DTYPE_F32);
 }
 
-static void check_dot_f16(void) {
-    check_dot(now.kern.dot_f16, DTYPE_F16);
-}
-
-static void check_dot_bf16(void) {
-    check_dot(now.kern.dot_bf16, DTYPE_BF16);
-}
-
-static void check_axpy_f32(void) {
-    check_axpy(now.kern.axpy_f32, DTYPE_F32);
-}
-
-static void check_axpy_f16(void) {
-    check_axpy(now.kern.axpy_f16, DTYPE_F16);
-}
-
 static void check_load_f16(void) {
     check_load(now.kern.load_f16, DTYPE_F16);
 }
 
 static void check_load_bf16(void) {
     check_load(now.kern.load_bf16, DTYPE_BF16);
+}
+
+static void check_load_i8(void) {
+    check_load(now.kern.load_i8, DTYPE_I8);
 }
 
 /* A kernel of kern.def that has no check_NAME above is an undefined name here. */

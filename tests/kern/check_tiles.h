@@ -65,6 +65,7 @@ static void put_weight(const struct tiles *s, size_t r, size_t i, float f) {
     if (s->type == DTYPE_F32) memcpy(p, &f, sizeof f);
     if (s->type == DTYPE_F16) half_store_u16(p, half_to_f16(f));
     if (s->type == DTYPE_BF16) half_store_u16(p, half_to_bf16(f));
+    if (s->type == DTYPE_I8) *p = (unsigned char)(int8_t)(s->values == WHOLE ? f : f * 127);
 }
 
 static double weight_at(const struct tiles *s, size_t r, size_t i) {
@@ -72,6 +73,7 @@ static double weight_at(const struct tiles *s, size_t r, size_t i) {
     float f;
     if (s->type == DTYPE_F16) return half_from_f16(half_load_u16(p));
     if (s->type == DTYPE_BF16) return half_from_bf16(half_load_u16(p));
+    if (s->type == DTYPE_I8) return (int8_t)*p;
     memcpy(&f, p, sizeof f);
     return f;
 }
@@ -93,7 +95,7 @@ static void fill_tiles(const struct tiles *s) {
         put_weight(s, i / s->cols, i % s->cols, draw(v, -1, 1));
     }
     if (s->values == v || !s->rows || !s->cols || !s->n) return;
-    if (draw_bits() & 1) {
+    if (s->type != DTYPE_I8 && draw_bits() & 1) {
         put_weight(s, draw_bits() % s->rows, draw_bits() % s->cols, special(s->values));
     } else {
         size_t t = draw_bits() % s->n;
@@ -246,112 +248,108 @@ static void check_sums_f16(void) {
     check_tiles(now.kern.sums_f16, DTYPE_F16, true);
 }
 
+static void check_sums_i8(void) {
+    check_tiles(now.kern.sums_i8, DTYPE_I8, true);
+}
+
 /* --- exponentials --- */
 
 enum { EXP_LENGTHS = 67, EXP_SWEEP = 40000 };
 
-/* From here to there results are numbers of full precision. */
-static const float exp_least = -87.3f, exp_most = 88.36f;
+/* From here on results are numbers of full precision. */
+static const float exp_least = -87.3f;
 
 static bool exp_close(float got, float x) {
-    double exact = exp(x);
     if (isnan(x)) return isnan(got);
     if (x == -INFINITY) return half_to_bits(got) == 0;
     if (x < exp_least) return got >= 0 && got <= 0x1.1p-126;
-    if (x > exp_most) return got >= 2e38f;
-    return fabs(got - exact) <= 4 * 0x1p-23 * exact;
+    return fabs(got - exp(x)) <= 4 * 0x1p-23 * exp(x);
 }
 
-static float call_exp_sum(const float *x, float shift, size_t n, int at) {
-    place(&tile_out, at, x, sizeof *x * n);
-    float sum = now.kern.exp_sum((float *)tile_out.data, shift, n);
-    CHECK_MSG(margins_intact(&tile_out), "exp_sum at level %s writes outside: n = %zu", now.level,
-              n);
-    return sum;
+/* What *most must become. */
+static float largest_of(const float *x, float most, size_t n) {
+    for (size_t i = 0; i < n; i++) most = x[i] > most ? x[i] : most;
+    return most;
 }
 
-/* Each value, and the sum within n / 2^24; *sum is returned for more checks. */
-static float check_exp(const float *x, float shift, size_t n, int at) {
+/* The new maximum, each value, and the sum within n / 2^24; the sum is returned for more checks. */
+static float check_softmax(const float *x, float before, size_t n, int at) {
+    float most = before, top = largest_of(x, before, n);
     now.n = n;
-    float sum = call_exp_sum(x, shift, n, at);
+    place(&tile_out, at, x, sizeof *x * n);
+    float sum = now.kern.online_softmax((float *)tile_out.data, &most, n);
+    CHECK_MSG(margins_intact(&tile_out) && same_float(most, top),
+              "online_softmax at level %s: most is %a, not %a, or it writes outside: n = %zu",
+              now.level, most, top, n);
     const float *y = (const float *)tile_out.data;
     double exact = 0;
     for (size_t i = 0; i < n && check_ok; i++) {
-        CHECK_MSG(exp_close(y[i], x[i] - shift),
-                  "exp_sum at level %s: exp(%.9g) is %.9g: %zu of %zu", now.level, x[i] - shift,
-                  y[i], i, n);
+        CHECK_MSG(exp_close(y[i], x[i] - top),
+                  "online_softmax at level %s: exp(%.9g) is %.9g: %zu of %zu", now.level,
+                  x[i] - top, y[i], i, n);
         exact += y[i];
     }
-    double bound = ((double)n + 8) * 0x1p-24 * exact;
-    CHECK_MSG(is_close(sum, exact >= 0x1p128 ? INFINITY : exact, bound),
-              "exp_sum at level %s: the sum is %.9g, not %.9g: n = %zu", now.level, sum, exact, n);
+    CHECK_MSG(is_close(sum, exact, ((double)n + 8) * 0x1p-24 * exact),
+              "online_softmax at level %s: the sum is %.9g, not %.9g: n = %zu", now.level, sum,
+              exact, n);
     return sum;
 }
 
-/* The value and the sum's bits are the same with n - count times nothing behind them. */
-static void check_appended(const float *x, size_t count, float sum) {
-    float all[2 * EXP_LENGTHS];
-    memcpy(tile_first, tile_out.data, sizeof *all * count);
-    for (size_t n = count; n < 2 * EXP_LENGTHS && check_ok; n++) {
-        memcpy(all, x, count * sizeof *x);
-        for (size_t i = count; i < n; i++) all[i] = -INFINITY;
-        float longer = check_exp(all, 0.75f, n, AT_END);
-        CHECK_MSG(
-            same_float(longer, sum) && memcmp(tile_out.data, tile_first, sizeof *all * count) == 0,
-            "exp_sum at level %s: %zu nothings change %a to %a", now.level, n - count, sum, longer);
-    }
-}
-
-static void check_exp_nan(float *x, size_t n) {
+static void check_softmax_nan(float *x, size_t n) {
     for (size_t odd = 0; odd < n && check_ok; odd++) {
         float kept = x[odd];
         x[odd] = half_from_bits(0x7fc12345);
-        float sum = check_exp(x, 0.75f, n, AT_END);
-        CHECK_MSG(isnan(sum), "exp_sum at level %s loses a NaN: %zu of %zu", now.level, odd, n);
+        float sum = check_softmax(x, 0.75f, n, AT_END);
+        CHECK_MSG(isnan(sum), "online_softmax at level %s loses a NaN: %zu of %zu", now.level, odd,
+                  n);
         x[odd] = kept;
     }
 }
 
-static void check_exp_lengths(void) {
+/* The largest is the one before, or stands anywhere. */
+static void check_softmax_lengths(void) {
     float x[EXP_LENGTHS];
     for (size_t n = 0; n < EXP_LENGTHS && check_ok; n++) {
         for (size_t i = 0; i < n; i++) x[i] = 12 * draw_uniform() - 10;
-        float sum = check_exp(x, 0.75f, n, AT_END);
+        float sum = check_softmax(x, 2.5f, n, AT_END);
         for (int at = 0; at < 64; at += 4) {
-            CHECK_MSG(same_float(check_exp(x, 0.75f, n, at), sum),
-                      "exp_sum at level %s depends on where its array lies: n = %zu", now.level, n);
+            CHECK_MSG(same_float(check_softmax(x, 2.5f, n, at), sum),
+                      "online_softmax at level %s depends on where its array lies: n = %zu",
+                      now.level, n);
         }
         for (size_t i = 0; i < n; i++) {
-            float one = ((const float *)tile_out.data)[i], y = x[i];
-            float only = now.kern.exp_sum(&y, 0.75f, 1);
+            float one = ((const float *)tile_out.data)[i], y = x[i], most = 2.5f;
+            float only = now.kern.online_softmax(&y, &most, 1);
             CHECK_MSG(same_float(y, one) && same_float(only, one),
-                      "exp_sum at level %s: %a is %a alone: %zu of %zu", now.level, one, y, i, n);
+                      "online_softmax at level %s: %a is %a alone: %zu of %zu", now.level, one, y,
+                      i, n);
         }
-        check_appended(x, n, sum);
-        check_exp_nan(x, n);
+        check_softmax_nan(x, n);
+        check_softmax(x, -INFINITY, n, AT_END);
+        for (size_t i = 0; i < n; i++) {
+            float kept = x[i];
+            x[i] = 7;
+            check_softmax(x, 0, n, AT_END);
+            x[i] = kept;
+        }
     }
 }
 
-static void check_exp_sum(void) {
-    static const float edges[] = {0,    -0.0f,  1e-30f, -1e-30f, -87.2f, -87.31f,   -88,      -104,
-                                  -200, -1e30f, 88.3f,  88.5f,   89,     104,       1e30f,    3e38f,
-                                  0.5f, -3e38f, -0.5f,  20,      -20,    -INFINITY, INFINITY, 1};
+static void check_online_softmax(void) {
+    static const float edges[] = {0,     -0.0f,  -1e-30f, -87.2f, -87.31f, -88, -104,     -200,
+                                  3e38f, -1e30f, -3e38f,  -0.5f,  -20,     88,  -INFINITY};
     static float x[EXP_SWEEP];
-    check_exp_lengths();
-    for (size_t i = 0; i < EXP_SWEEP; i++) {
-        x[i] = -87.3f + (float)i * (88.36f + 87.3f) / EXP_SWEEP;
-    }
+    check_softmax_lengths();
+    for (size_t i = 0; i < EXP_SWEEP; i++) x[i] = -87.3f + (float)i * 87.3f / EXP_SWEEP;
     for (size_t from = 0; from < EXP_SWEEP && check_ok; from += 1000) {
         float shift = from % 2000 ? 0 : 3.25f;
         for (size_t i = from; i < from + 1000; i++) x[i] += shift;
-        check_exp(x + from, shift, 1000, AT_END);
+        check_softmax(x + from, shift, 1000, AT_END);
     }
     for (size_t i = 0; i < sizeof edges / sizeof *edges && check_ok; i++) {
         for (size_t n = 1; n < 34; n += 16) {
             for (size_t k = 0; k < n; k++) x[k] = k + 1 == n ? edges[i] : -1;
-            float sum = call_exp_sum(x, 0, n, AT_END), last = ((float *)tile_out.data)[n - 1];
-            CHECK_MSG(exp_close(last, edges[i]) && sum >= last,
-                      "exp_sum at level %s: exp(%g) is %g", now.level, edges[i], last);
+            check_softmax(x, 0, n, AT_END);
         }
     }
 }

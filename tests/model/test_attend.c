@@ -1,5 +1,7 @@
-/* Attention against the formula in double: grouped queries, windows, both types of cache. */
+/* Attention against the formula in double: grouped queries, windows, every type of cache. */
 #include "fixture.h"
+#include "model/kv.h"
+#include "num/half.h"
 #include "ops/attend.h"
 
 enum { MOST_THREADS = 4 };
@@ -9,59 +11,70 @@ struct setup {
     float scale;
 };
 
-/* A cache of which nothing but what attend_store wrote is a number, and what should be in it. */
-struct cache {
-    struct kv_layer layer;
-    float *k, *v; /* [pos + n, kv_heads, head_dim] as they were given to attend_store */
-    size_t bytes;
+/* A cache of which nothing but what cache_store wrote is a number, and what should be in it. */
+struct filled {
+    struct cache layer;
+    float *k, *v; /* [pos + n, kv_heads, head_dim] as they were given to cache_store */
+    size_t k_bytes, v_bytes, scales;
 };
 
-/* A multiple of 1/256 below 4: exact in f16, so that both caches hold the same. */
+/* A multiple of 1/32 below 4: exact in f16, and in bytes too if a row's largest is 127/32. */
 static float exact_value(void) {
-    return (float)((int)fixture_below(2047) - 1023) / 256;
+    return (float)((int)fixture_below(255) - 127) / 32;
 }
 
-static unsigned char *nan_plane(size_t bytes) {
-    unsigned char *p = malloc(bytes);
-    memset(p, 0xff, bytes); /* NaN in both types */
+static float *exact_rows(size_t rows, size_t dim) {
+    float *x = malloc(rows * dim * sizeof *x);
+    for (size_t i = 0; i < rows * dim; i++) x[i] = exact_value();
+    for (size_t r = 0; r < rows; r++)
+        x[r * dim + fixture_below(dim)] = r % 2 ? 127.f / 32 : -127.f / 32;
+    return x;
+}
+
+static void *nan_plane(size_t bytes) {
+    void *p = malloc(bytes ? bytes : 1);
+    memset(p, 0xff, bytes); /* NaN in f16 and f32 */
     return p;
 }
 
-static struct cache make_cache(const struct setup *s, enum dtype dtype) {
+static struct filled make_cache(const struct setup *s, enum dtype dtype) {
     size_t total = s->pos + s->n, context = total + 3, row = s->kv_heads * s->head_dim;
-    struct cache c = {
+    size_t padded = (context + CACHE_TILE - 1) / CACHE_TILE * CACHE_TILE;
+    struct filled c = {
         .layer = {
             .dtype = dtype, .heads = s->kv_heads, .context = context, .head_dim = s->head_dim}};
-    c.bytes = row * context * dtype_bytes(dtype);
-    c.layer.k = nan_plane(c.bytes);
-    c.layer.v = nan_plane(c.bytes);
-    c.k = malloc(total * row * sizeof *c.k);
-    c.v = malloc(total * row * sizeof *c.v);
-    for (size_t i = 0; i < total * row; i++) {
-        c.k[i] = exact_value();
-        c.v[i] = exact_value();
-    }
+    c.k_bytes = row * padded * dtype_bytes(dtype);
+    c.v_bytes = row * context * dtype_bytes(dtype);
+    c.scales = dtype == DTYPE_I8 ? s->kv_heads * padded : 0;
+    c.layer.k = nan_plane(c.k_bytes);
+    c.layer.v = nan_plane(c.v_bytes);
+    if (c.scales) c.layer.k_scales = nan_plane(c.scales * sizeof(float));
+    if (c.scales) c.layer.v_scales = nan_plane(c.scales * sizeof(float));
+    c.k = exact_rows(total * s->kv_heads, s->head_dim);
+    c.v = exact_rows(total * s->kv_heads, s->head_dim);
     return c;
 }
 
 /* Stores positions from..to - 1, some at a time. */
-static void fill(const struct backend *b, const struct cache *c, size_t from, size_t to) {
+static void fill(const struct backend *b, const struct filled *c, size_t from, size_t to) {
     size_t row = c->layer.heads * c->layer.head_dim;
     for (size_t n; from < to; from += n) {
         n = to - from < 5 ? to - from : 5;
-        attend_store(b, &c->layer, c->k + from * row, c->v + from * row, n, from);
+        cache_store(b, &c->layer, c->k + from * row, c->v + from * row, n, from);
     }
 }
 
-static void drop(struct cache *c) {
+static void drop(struct filled *c) {
     free(c->layer.k);
     free(c->layer.v);
+    free(c->layer.k_scales);
+    free(c->layer.v_scales);
     free(c->k);
     free(c->v);
 }
 
 /* The formula of attend.h for one query; out [head_dim]. */
-static void attend_plainly(const struct setup *s, const struct cache *c, const float *q, size_t t,
+static void attend_plainly(const struct setup *s, const struct filled *c, const float *q, size_t t,
                            size_t head, double *out) {
     size_t last = s->pos + t, dim = s->head_dim, kv = head / (s->heads / s->kv_heads);
     size_t first = s->window == 0 || last + 1 < s->window ? 0 : last + 1 - s->window;
@@ -93,7 +106,7 @@ static double bound_of(const struct setup *s) {
 
 /* In batches of 1, 3 and what remains; token by token; 37 at a time: the bits are those of out. */
 static void check_cuts(const struct setup *s, const struct backend *b, const struct attention *a,
-                       const struct kv_layer *kv, const float *q, const float *out) {
+                       const struct cache *kv, const float *q, const float *out) {
     size_t row = s->heads * s->head_dim;
     for (int kind = 0; kind < 3; kind++) {
         float *cut = fixture_nans(s->n * row);
@@ -111,7 +124,7 @@ static void check_cuts(const struct setup *s, const struct backend *b, const str
 
 static void check_setup(const struct setup *s, const char *level, enum dtype dtype) {
     size_t row = s->heads * s->head_dim, wrong = 0;
-    struct cache c = make_cache(s, dtype);
+    struct filled c = make_cache(s, dtype);
     float *q = malloc(s->n * row * sizeof *q), *first = NULL;
     for (size_t i = 0; i < s->n * row; i++) q[i] = exact_value();
     double want[256], bound = bound_of(s);
@@ -133,7 +146,7 @@ static void check_setup(const struct setup *s, const char *level, enum dtype dty
         }
         CHECK_MSG(!wrong && isnan(out[s->n * row]),
                   "%zu/%zu heads of %zu, window %zu, %zu after %zu, %s, %s: %zu wrong", s->heads,
-                  s->kv_heads, s->head_dim, s->window, s->n, s->pos, level, dtype_name(dtype),
+                  s->kv_heads, s->head_dim, s->window, s->n, s->pos, level, kv_type_name(dtype),
                   wrong);
         CHECK_MSG(!first || fixture_same(out, first, s->n * row), "%d threads: other bits",
                   threads);
@@ -153,6 +166,7 @@ static void check_everywhere(const struct setup *s) {
     for (int level = 0; (name = fixture_next_level(&level)) != NULL;) {
         check_setup(s, name, DTYPE_F32);
         check_setup(s, name, DTYPE_F16);
+        check_setup(s, name, DTYPE_I8);
     }
 }
 
@@ -217,7 +231,7 @@ static void test_prompts(void) {
 static void check_spoilt(const char *level, size_t window, float spoil, bool key) {
     enum { N = 150, ODD = 70, DIM = 16 };
     struct setup s = {2, 1, DIM, window, N, 0, 0.25f};
-    struct cache c = make_cache(&s, DTYPE_F32);
+    struct filled c = make_cache(&s, DTYPE_F32);
     struct fixture_backend f;
     struct attention a = {.heads = 2, .window = window, .scale = 0.25f};
     float *q = fixture_values(N * 2 * DIM, 1), *out = fixture_nans(N * 2 * DIM);
@@ -263,7 +277,7 @@ static void test_only_the_window_is_read(void) {
     struct setup s = {2, 1, 16, 5, 1, 30, 0.25f};
     const char *name;
     for (int level = 0; (name = fixture_next_level(&level)) != NULL;) {
-        struct cache c = make_cache(&s, DTYPE_F32);
+        struct filled c = make_cache(&s, DTYPE_F32);
         struct fixture_backend f;
         struct attention a = {.heads = 2, .window = 5, .scale = 0.25f};
         float q[32], out[32];
@@ -279,42 +293,79 @@ static void test_only_the_window_is_read(void) {
     }
 }
 
-/* A number of the cache; f16 is taken apart here, exact values are never denormal. */
-static float value_at(const unsigned char *p, enum dtype dtype) {
-    float f;
-    if (dtype == DTYPE_F32) {
-        memcpy(&f, p, sizeof f);
-        return f;
-    }
-    unsigned bits = p[0] | (unsigned)p[1] << 8, magnitude = bits & 0x7fff;
-    if (magnitude > 0x7c00) return NAN;
-    double value = ldexp(1 + (magnitude & 1023) / 1024.0, (int)(magnitude >> 10) - 15);
-    f = magnitude ? (float)value : 0;
-    return bits >> 15 ? -f : f;
+/* An exact value as a cache of that type keeps it. */
+static void encode(unsigned char *p, enum dtype dtype, float x) {
+    if (dtype == DTYPE_F32) memcpy(p, &x, sizeof x);
+    if (dtype == DTYPE_F16) half_store_u16(p, half_to_f16(x));
+    if (dtype == DTYPE_I8) *p = (unsigned char)(int8_t)(32 * x);
 }
 
-/* attend_store writes [kv_heads, context, head_dim] and nothing else. */
-static void test_store(void) {
-    enum { KV_HEADS = 2, DIM = 24, FROM = 6, N = 4 };
-    struct setup s = {KV_HEADS, KV_HEADS, DIM, 0, N, FROM, 1};
-    struct fixture_backend f;
-    fixture_open(&f, 1, NULL, 1);
-    for (int half = 0; half < 2; half++) {
-        struct cache c = make_cache(&s, half ? DTYPE_F16 : DTYPE_F32);
-        size_t row = KV_HEADS * DIM, size = dtype_bytes(c.layer.dtype), wrong = 0;
-        attend_store(&f.b, &c.layer, c.k + FROM * row, c.v + FROM * row, N, FROM);
-        for (size_t i = 0; i < c.bytes / size; i++) {
-            size_t head = i / DIM / c.layer.context, pos = i / DIM % c.layer.context;
-            size_t from = pos * row + head * DIM + i % DIM;
-            float k = value_at(c.layer.k + i * size, c.layer.dtype);
-            float v = value_at(c.layer.v + i * size, c.layer.dtype);
-            bool stored = pos >= FROM && pos < FROM + N;
-            wrong += stored ? k != c.k[from] || v != c.v[from] : !isnan(k) || !isnan(v);
+/* What cache.h says must be in the planes after positions from..to - 1 were stored. */
+static void expect_planes(const struct filled *c, unsigned char *k, unsigned char *v, float *scales,
+                          size_t from, size_t to) {
+    const struct cache *l = &c->layer;
+    size_t size = dtype_bytes(l->dtype), tiles = (l->context + CACHE_TILE - 1) / CACHE_TILE;
+    for (size_t pos = from; pos < to; pos++) {
+        for (size_t i = 0; i < l->heads * l->head_dim; i++) {
+            size_t head = i / l->head_dim, d = i % l->head_dim,
+                   at = pos * l->heads * l->head_dim + i;
+            size_t row = (head * tiles + pos / CACHE_TILE) * l->head_dim + d;
+            encode(k + (row * CACHE_TILE + pos % CACHE_TILE) * size, l->dtype, c->k[at]);
+            encode(v + ((head * l->context + pos) * l->head_dim + d) * size, l->dtype, c->v[at]);
+            if (scales) scales[head * tiles * CACHE_TILE + pos] = 1.f / 32;
         }
-        CHECK_MSG(!wrong, "%s: %zu wrong", dtype_name(c.layer.dtype), wrong);
+    }
+}
+
+static void test_store(void) {
+    static const enum dtype types[] = {DTYPE_F32, DTYPE_F16, DTYPE_I8};
+    for (int i = 0; i < 6; i++) {
+        struct setup s = {2, 2, i % 2 ? 24 : 33, 0, 70, 60, 1}; /* into a third tile */
+        struct fixture_backend f;
+        struct filled c = make_cache(&s, types[i / 2]);
+        unsigned char *k = nan_plane(c.k_bytes), *v = nan_plane(c.v_bytes);
+        float *scales = c.scales ? nan_plane(c.scales * sizeof *scales) : NULL;
+        size_t scale_bytes = c.scales * sizeof *scales, row = 2 * s.head_dim;
+        expect_planes(&c, k, v, scales, s.pos, s.pos + s.n);
+        fixture_open(&f, 1 + i % 2, NULL, cache_scratch(s.head_dim));
+        cache_store(&f.b, &c.layer, c.k + s.pos * row, c.v + s.pos * row, s.n, s.pos);
+        CHECK_MSG(!memcmp(k, c.layer.k, c.k_bytes) && !memcmp(v, c.layer.v, c.v_bytes),
+                  "%s: other elements", kv_type_name(types[i / 2]));
+        CHECK(!scales || (!memcmp(scales, c.layer.k_scales, scale_bytes) &&
+                          !memcmp(scales, c.layer.v_scales, scale_bytes)));
+        fixture_close(&f);
+        free(k);
+        free(v);
+        free(scales);
         drop(&c);
     }
-    fixture_close(&f);
+}
+
+/* Any row is within half a step of what was given; one that is not finite stays so. */
+static void test_bytes(void) {
+    enum { DIM = 40 };
+    struct setup s = {1, 1, DIM, 0, 1, 0, 1};
+    for (int i = 0; i < 60; i++) {
+        struct filled c = make_cache(&s, DTYPE_I8);
+        struct fixture_backend f;
+        float largest = 0;
+        for (int d = 0; d < DIM; d++) {
+            c.v[d] = ldexpf((float)((int)fixture_below(20001) - 10000), i - 40);
+            if (i == 50) c.v[d] = 0;
+            largest = fmaxf(largest, fabsf(c.v[d]));
+        }
+        if (i > 56) c.v[i - 30] = i == 57 ? NAN : i == 58 ? INFINITY : -INFINITY;
+        fixture_open(&f, 1, NULL, cache_scratch(DIM));
+        cache_store(&f.b, &c.layer, c.k, c.v, 1, 0);
+        float scale = c.layer.v_scales[0];
+        CHECK_MSG(i > 56 ? !isfinite(scale) : scale == largest / 127, "row %d: scale %g", i, scale);
+        for (int d = 0; d < DIM && i <= 56; d++) {
+            float got = scale * (float)(int8_t)c.layer.v[d];
+            CHECK_MSG(fabsf(got - c.v[d]) <= 0.501f * scale, "row %d: %g is %g", i, c.v[d], got);
+        }
+        fixture_close(&f);
+        drop(&c);
+    }
 }
 
 int main(void) {
@@ -327,5 +378,6 @@ int main(void) {
     check_run("large scores", test_large_scores);
     check_run("only the window is read", test_only_the_window_is_read);
     check_run("store", test_store);
+    check_run("bytes", test_bytes);
     return check_done();
 }
