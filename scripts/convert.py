@@ -31,7 +31,8 @@ from hf_folder import (ELEMENT_BYTES, Failure, check_folder, read_chunks, read_j
 try:
     import numpy as np
 except ImportError:
-    sys.exit("convert.py: numpy is missing; install the package python3-numpy")
+    name = os.path.basename(sys.argv[0])
+    sys.exit(f"{name}: numpy is missing; install the package python3-numpy")
 
 FAMILIES = ("llama", "mistral")  # the model_types that nibble runs
 ROPE_KINDS = ("default", "linear", "llama3", "yarn")
@@ -73,6 +74,11 @@ def chunks(tensor):
 
 # ---- stderr
 
+def program():
+    """The name of what runs: tools/random_model.py writes with the functions here too."""
+    return os.path.basename(sys.argv[0])
+
+
 def show_progress(text):
     with contextlib.suppress(OSError):
         if sys.stderr.isatty():
@@ -82,7 +88,7 @@ def show_progress(text):
 def say(text):
     show_progress("")
     with contextlib.suppress(OSError):
-        print(f"convert.py: {text}", file=sys.stderr, flush=True)
+        print(f"{program()}: {text}", file=sys.stderr, flush=True)
 
 
 def megabytes(size):
@@ -207,12 +213,16 @@ def as_bf16(values):
     return np.where(np.isnan(values), bits >> 16 | 0x40, rounded).astype("<u2")
 
 
+def from_f32(values, dtype):
+    return as_bf16(values) if dtype == "BF16" else values.astype(FLOATS[dtype])
+
+
 def convert_chunk(data, tensor, dtype):
     if dtype == tensor.dtype:
         return data
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         values = as_f32(data, tensor.dtype)
-        result = as_bf16(values) if dtype == "BF16" else values.astype(FLOATS[dtype])
+        result = from_f32(values, dtype)
     before = np.frombuffer(data, "<f8") if tensor.dtype == "F64" else values
     if np.isinf(as_f32(result, dtype)).sum() != np.isinf(before).sum():
         raise Failure(f"{tensor.path}: tensor {tensor.name} has values too large for "
@@ -229,28 +239,38 @@ def npy_header(dtype, shape, start):
     return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode("ascii")
 
 
-def write_member(archive, out, tensor, dtype):
-    """Yields the sizes of the tensor's bytes as they are done."""
+def converted(tensor, dtype):
+    for chunk in chunks(tensor):
+        yield convert_chunk(chunk, tensor, dtype)
+
+
+def stored_bytes(tensor, dtype):
+    return math.prod(tensor.shape) * ELEMENT_BYTES[dtype]
+
+
+def write_member(archive, out, tensor, dtype, pieces):
+    """Yields the sizes of the pieces as they are written."""
     info = zipfile.ZipInfo(tensor.name + ".npy", (1980, 1, 1, 0, 0, 0))
     info.create_system = 3  # Unix, on every system
-    size = math.prod(tensor.shape) * ELEMENT_BYTES[dtype]
-    with archive.open(info, "w", force_zip64=size >= ZIP64_FROM) as entry:
+    zip64 = stored_bytes(tensor, dtype) >= ZIP64_FROM
+    with archive.open(info, "w", force_zip64=zip64) as entry:
         # zipfile has written the local header, zip64 field included: the array begins here.
         entry.write(npy_header(dtype, tensor.shape, out.tell()))
-        for chunk in chunks(tensor):
-            entry.write(convert_chunk(chunk, tensor, dtype))
-            yield len(chunk)
+        for piece in pieces:
+            entry.write(piece)
+            yield len(piece)
 
 
-def write_npz(path, members):
-    """On a terminal, shows how far it is once it takes longer than a second."""
-    total, done, due = sum(tensor.size for tensor, _ in members), 0, time.monotonic() + 1
+def write_npz(path, members, pieces_of=converted):
+    """members: [(tensor, dtype)]; pieces_of(tensor, dtype) gives the bytes to store, piece by
+    piece. On a terminal, shows how far it is once it takes longer than a second."""
+    total, done, due = sum(stored_bytes(*member) for member in members), 0, time.monotonic() + 1
     with open(path, "wb") as out, zipfile.ZipFile(out, "w") as archive:
-        for tensor, dtype in members:
-            for size in write_member(archive, out, tensor, dtype):
+        for member in members:
+            for size in write_member(archive, out, *member, pieces_of(*member)):
                 done += size
                 if time.monotonic() > due:
-                    show_progress(f"convert.py: {done * 100 // total}% of {megabytes(total)}")
+                    show_progress(f"{program()}: {done * 100 // total}% of {megabytes(total)}")
                     due = time.monotonic() + 0.2
     show_progress("")
 
@@ -324,9 +344,13 @@ def plan(args):
             + [(tensors[name], dtypes[name]) for name in sorted(tensors, key=layer_order)])
 
 
+def check_output(output):
+    if not output.parent.is_dir() or output.is_dir():
+        raise Failure(f"cannot write {output}; name a file in a folder that exists")
+
+
 def convert(args):
-    if not args.output.parent.is_dir() or args.output.is_dir():
-        raise Failure(f"cannot write {args.output}; name a file in a folder that exists")
+    check_output(args.output)
     nibble = find_nibble(args.nibble) if args.bits else None
     with reading(args.folder):
         members = plan(args)
@@ -350,12 +374,12 @@ def report(output, seconds):
 
 class Parser(argparse.ArgumentParser):
     def error(self, message):
-        say(f"{message}; see convert.py --help")
+        say(f"{message}; see {self.prog} --help")
         sys.exit(2)
 
 
 def parse_arguments():
-    parser = Parser(prog="convert.py", description=__doc__, allow_abbrev=False,
+    parser = Parser(prog=program(), description=__doc__, allow_abbrev=False,
                     formatter_class=argparse.RawDescriptionHelpFormatter)
     add, bits = parser.add_argument, (2, 3, 4, 5, 6, 8)
     add("folder", metavar="FOLDER", type=Path, help="a Hugging Face model folder")
@@ -378,11 +402,11 @@ def parse_arguments():
     return args
 
 
-def main():
-    catch_signals()
-    args, started = parse_arguments(), time.monotonic()
+def finish(work, args):
+    """Does work(args), which makes args.output, and says how that went; the exit status."""
+    started = time.monotonic()
     try:
-        convert(args)
+        work(args)
         report(args.output, time.monotonic() - started)
         return 0
     except Failure as e:
@@ -395,6 +419,11 @@ def main():
     except OSError as e:
         say(f"cannot write {args.output}: {e.strerror or e}")
     return 1
+
+
+def main():
+    catch_signals()
+    return finish(convert, parse_arguments())
 
 
 if __name__ == "__main__":
