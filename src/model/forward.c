@@ -15,9 +15,13 @@
 #include "ops/embed.h"
 #include "ops/gate.h"
 #include "ops/linear.h"
-#include "ops/norm.h"
 
-/* h = Wo attend(rope(Wq h), cache + rope(Wk h), cache + Wv h) */
+/* What a block reads: norm(x), made in h. */
+static struct input normed(const struct run *r, const float *norm) {
+    return (struct input){r->x, norm, (float)r->model->spec.norm_eps, r->h};
+}
+
+/* With y = norm(x): h = Wo attend(rope(Wq y), cache + rope(Wk y), cache + Wv y) */
 static void attention(struct run *r, const struct layer *l, const struct cache *cache, size_t n,
                       size_t pos) {
     const struct backend *b = &r->backend;
@@ -28,36 +32,34 @@ static void attention(struct run *r, const struct layer *l, const struct cache *
                           .scale = 1 / sqrtf((float)s->head_dim),
                           .parts = r->parts};
 
-    linear(b, (struct linear[]){{r->q, &l->wq}, {r->k, &l->wk}, {r->v, &l->wv}}, 3, r->h, n);
+    linear(b, (struct linear[]){{r->q, &l->wq}, {r->k, &l->wk}, {r->v, &l->wv}}, 3,
+           normed(r, l->attn_norm), n);
     rope_apply(b, rope, r->angles, r->q, n, s->heads, s->head_dim);
     rope_apply(b, rope, r->angles, r->k, n, s->kv_heads, s->head_dim);
     cache_store(b, cache, r->k, r->v, n, pos);
     attend(b, &a, cache, r->att, r->q, n, pos);
-    linear(b, &(struct linear){r->h, &l->wo}, 1, r->att, n); // [n, dim]
+    linear(b, &(struct linear){r->h, &l->wo}, 1, (struct input){.x = r->att}, n); // [n, dim]
 }
 
-/* h = Wdown (silu(Wgate h) * Wup h) */
+/* With y = norm(x): h = Wdown (silu(Wgate y) * Wup y) */
 static void feed_forward(struct run *r, const struct layer *l, size_t n) {
     const struct backend *b = &r->backend;
-    linear(b, (struct linear[]){{r->gate, &l->gate}, {r->up, &l->up}}, 2, r->h, n); // [n, hidden]
-    gate_silu(b, r->gate, r->up, n, r->model->spec.hidden);
-    linear(b, &(struct linear){r->h, &l->down}, 1, r->gate, n); // [n, dim]
+    struct linear gate = {r->gate, &l->gate}, up = {r->up, &l->up}; // [n, hidden]
+    linear_gated(b, gate, up, normed(r, l->ffn_norm), n);
+    linear(b, &(struct linear){r->h, &l->down}, 1, (struct input){.x = r->gate}, n); // [n, dim]
 }
 
 void forward(struct run *r, const int *ids, size_t n, size_t pos) {
     const struct backend *b = &r->backend;
     const struct spec *s = &r->model->spec;
     const struct weights *w = &r->model->weights;
-    float eps = (float)s->norm_eps;
 
     embed(b, r->x, &w->embed, ids, n); // [n, dim]
     rope_angles(&r->model->rope, r->angles, n, pos);
     for (size_t i = 0; i < s->layers; i++) {
         const struct layer *l = &w->layers[i];
-        norm_rms(b, r->h, r->x, l->attn_norm, n, s->dim, eps);
         attention(r, l, &r->kv.layers[i], n, pos);
         gate_add(b, r->x, r->h, n, s->dim);
-        norm_rms(b, r->h, r->x, l->ffn_norm, n, s->dim, eps);
         feed_forward(r, l, n);
         gate_add(b, r->x, r->h, n, s->dim);
     }
@@ -66,6 +68,7 @@ void forward(struct run *r, const int *ids, size_t n, size_t pos) {
 void forward_logits(struct run *r, size_t first, size_t count, float *logits) {
     const struct spec *s = &r->model->spec;
     const struct weights *w = &r->model->weights;
-    norm_rms(&r->backend, r->h, r->x + first * s->dim, w->norm, count, s->dim, (float)s->norm_eps);
-    linear(&r->backend, &(struct linear){logits, &w->output}, 1, r->h, count); // [count, vocab]
+    struct input h = normed(r, w->norm);
+    h.x += first * s->dim;
+    linear(&r->backend, &(struct linear){logits, &w->output}, 1, h, count); // [count, vocab]
 }

@@ -3,6 +3,8 @@
 #include <stdint.h>
 
 #include "ops/blas.h"
+#include "ops/gate.h"
+#include "ops/norm.h"
 
 /* Rows that a thread takes at once: a constant, so that every thread count makes the same calls of
  * BLAS, and what the integer kernels like. */
@@ -22,7 +24,8 @@ struct job {
     const struct backend *backend;
     const struct linear *products;
     size_t count;
-    const float *x;
+    struct input in;
+    const float *x; /* what is multiplied: in.x or in.h */
     size_t n;
     struct packed packed; /* x, where the weights are affine */
 };
@@ -106,26 +109,42 @@ static void affine_rows(const struct job *j, const struct linear *p, size_t begi
     }
 }
 
-static void pack_tokens(void *arg, size_t begin, size_t end, int thread) {
-    const struct job *j = arg;
-    (void)thread;
-    j->backend->kern.affine_pack(&j->packed, j->x, begin, end);
-}
-
-static void pack(struct job *j) {
+static struct packed packed_for(const struct job *j) {
     const struct mat *w = j->products[0].w;
-    j->packed = j->backend->packed;
-    j->packed.n = j->n;
-    j->packed.cols = w->cols;
-    j->packed.stride = packed_stride(w->cols);
-    j->packed.group = w->group;
-    j->packed.order = packed_order_of(w->bits);
-    backend_split(j->backend, j->n, 2 * w->cols, pack_tokens, j);
+    struct packed p = j->backend->packed;
+    p.n = j->n;
+    p.cols = w->cols;
+    p.stride = packed_stride(w->cols);
+    p.group = w->group;
+    p.order = packed_order_of(w->bits);
+    return p;
 }
 
 static bool packs_alike(const struct mat *a, const struct mat *b) {
     return a->format == b->format && a->group == b->group &&
            packed_order_of(a->bits) == packed_order_of(b->bits);
+}
+
+/* --- the input -------------------------------------------------------------------------------- */
+
+/* Makes and packs tokens begin .. end - 1, each while it is in the cache. */
+static void prepare_tokens(void *arg, size_t begin, size_t end, int thread) {
+    const struct job *j = arg;
+    const struct input *in = &j->in;
+    size_t cols = j->products[0].w->cols;
+    (void)thread;
+    for (size_t t = begin; t < end; t++) {
+        size_t at = t * cols;
+        if (in->norm) norm_rms(j->backend, in->h + at, in->x + at, in->norm, 1, cols, in->eps);
+        if (j->packed.n) j->backend->kern.affine_pack(&j->packed, j->x, t, t + 1);
+    }
+}
+
+static void prepare(struct job *j) {
+    const struct mat *w = j->products[0].w;
+    j->x = j->in.norm ? j->in.h : j->in.x;
+    if (w->format == &format_affine) j->packed = packed_for(j);
+    if (j->in.norm || j->packed.n) backend_split(j->backend, j->n, 4 * w->cols, prepare_tokens, j);
 }
 
 /* --- all products ----------------------------------------------------------------------------- */
@@ -140,38 +159,75 @@ static rows_fn *rows_of(const struct job *j, const struct mat *w) {
     return j->n >= BLAS_TOKENS && j->backend->blas ? blas_rows : plain_rows;
 }
 
+/* Blocks begin .. end - 1 of one product. */
+static void multiply_one(const struct job *j, const struct linear *p, size_t begin, size_t end,
+                         int thread) {
+    size_t last = end * BLOCK_ROWS < p->w->rows ? end * BLOCK_ROWS : p->w->rows;
+    rows_of(j, p->w)(j, p, begin * BLOCK_ROWS, last, backend_scratch(j->backend, thread));
+}
+
 /* A part of the blocks of all products, one product after the other. */
 static void multiply_blocks(void *arg, size_t begin, size_t end, int thread) {
     const struct job *j = arg;
-    float *scratch = backend_scratch(j->backend, thread);
     for (size_t i = 0; i < j->count; i++) {
-        const struct linear *p = &j->products[i];
-        size_t blocks = blocks_of(p->w);
+        size_t blocks = blocks_of(j->products[i].w);
         size_t from = begin < blocks ? begin : blocks, to = end < blocks ? end : blocks;
-        size_t last = to * BLOCK_ROWS < p->w->rows ? to * BLOCK_ROWS : p->w->rows;
-        if (from < to) rows_of(j, p->w)(j, p, from * BLOCK_ROWS, last, scratch);
+        if (from < to) multiply_one(j, &j->products[i], from, to, thread);
         begin -= from;
         end -= to;
     }
 }
 
-static void multiply(struct job *j) {
+/* The same blocks of both products, then their gate. */
+static void multiply_gated(void *arg, size_t begin, size_t end, int thread) {
+    const struct job *j = arg;
+    const struct linear *gate = &j->products[0], *up = &j->products[1];
+    size_t rows = gate->w->rows;
+    for (size_t i = begin; i < end; i++) {
+        size_t row = i * BLOCK_ROWS, count = rows - row < BLOCK_ROWS ? rows - row : BLOCK_ROWS;
+        multiply_one(j, gate, i, i + 1, thread);
+        multiply_one(j, up, i, i + 1, thread);
+        for (size_t t = 0; t < j->n; t++) {
+            size_t at = t * rows + row;
+            j->backend->kern.silu_mul(gate->y + at, up->y + at, count);
+        }
+    }
+}
+
+static void multiply(struct job *j, bool gated) {
     size_t blocks = 0, cols = j->products[0].w->cols;
     for (size_t i = 0; i < j->count; i++) blocks += blocks_of(j->products[i].w);
     bool decodes = !dots_of(j->backend, j->products[0].w);
     size_t cost = BLOCK_ROWS * cols * (decodes ? j->n + DECODE_COST : j->n);
-    backend_split(j->backend, blocks, cost, multiply_blocks, j);
+    if (gated)
+        backend_split(j->backend, blocks / 2, 2 * cost, multiply_gated, j);
+    else
+        backend_split(j->backend, blocks, cost, multiply_blocks, j);
 }
 
-void linear(const struct backend *b, const struct linear *products, size_t count, const float *x,
+void linear(const struct backend *b, const struct linear *products, size_t count, struct input in,
             size_t n) {
     while (count) {
-        struct job j = {.backend = b, .products = products, .count = 1, .x = x, .n = n};
+        struct job j = {.backend = b, .products = products, .count = 1, .in = in, .n = n};
         while (j.count < count && packs_alike(products[0].w, products[j.count].w)) j.count++;
-        if (products[0].w->format == &format_affine) pack(&j);
-        multiply(&j);
+        prepare(&j);
+        multiply(&j, false);
         products += j.count;
         count -= j.count;
+        in = (struct input){.x = j.x}; /* which is made */
+    }
+}
+
+void linear_gated(const struct backend *b, struct linear gate, struct linear up, struct input in,
+                  size_t n) {
+    struct linear both[] = {gate, up};
+    if (packs_alike(gate.w, up.w)) {
+        struct job j = {.backend = b, .products = both, .count = 2, .in = in, .n = n};
+        prepare(&j);
+        multiply(&j, true);
+    } else {
+        linear(b, both, 2, in, n);
+        gate_silu(b, gate.y, up.y, n, gate.w->rows);
     }
 }
 

@@ -15,9 +15,23 @@ struct linear {
     const struct mat *w;
 };
 
-/* The products of x [n, cols] with several matrices at once: one round of the threads for all. */
-void linear(const struct backend *b, const struct linear *products, size_t count, const float *x,
+/* What is multiplied: x [n, cols]; given norm weights [cols], h [n, cols], which is made first as
+ * the RMSNorm of x (ops/norm.h), in the round that packs it. */
+struct input {
+    const float *x;
+    const float *norm; /* NULL: x itself */
+    float eps;
+    float *h;
+};
+
+/* The products of the input with several matrices at once: one round of the threads for all. */
+void linear(const struct backend *b, const struct linear *products, size_t count, struct input in,
             size_t n);
+
+/* For an input x: gate.y = silu(gate.w x) * (up.w x), a block of rows at a time while it is in the
+ * cache; up.y is left with up.w x. */
+void linear_gated(const struct backend *b, struct linear gate, struct linear up, struct input in,
+                  size_t n);
 
 /* What the threads need for matrices of at most `cols` columns and batches of at most n tokens. */
 size_t linear_scratch(size_t cols);

@@ -4,7 +4,7 @@
 
 #include "ops/backend.h"
 
-/* x, y [n, dim], w [dim]; y may be x. */
+/* x, y [n, dim], w [dim]; y may be x. On the calling thread: linear() splits the tokens. */
 void norm_rms(const struct backend *b, float *y, const float *x, const float *w, size_t n,
               size_t dim, float eps);
 

@@ -5,6 +5,8 @@
 #include "num/affine.h"
 #include "ops/blas.h"
 #include "ops/embed.h"
+#include "ops/gate.h"
+#include "ops/norm.h"
 
 static const int thread_counts[] = {1, 2, 3, 4};
 static const size_t token_counts[] = {1, 3, 4, 7, 64};
@@ -139,7 +141,7 @@ static void multiply(const struct weights *w, const float *x, size_t n, double *
 
 static void multiply_one(const struct backend *b, float *y, const struct mat *w, const float *x,
                          size_t n) {
-    linear(b, &(struct linear){y, w}, 1, x, n);
+    linear(b, &(struct linear){y, w}, 1, (struct input){.x = x}, n);
 }
 
 static void check_product(const struct weights *w, const struct backend *b, const float *y,
@@ -298,7 +300,7 @@ static void test_products_of_one_call(void) {
             for (int p = 0; p < PRODUCTS; p++) {
                 all[p] = (struct linear){fixture_nans(n * w[p].mat.rows), &w[p].mat};
             }
-            linear(&f.b, all, count, x, n);
+            linear(&f.b, all, count, (struct input){.x = x}, n);
             for (size_t p = 0; p < PRODUCTS; p++) {
                 float *alone = fixture_nans(n * w[p].mat.rows);
                 if (p < count) multiply_one(&f.b, alone, &w[p].mat, x, n);
@@ -313,6 +315,66 @@ static void test_products_of_one_call(void) {
     }
     for (int p = 0; p < PRODUCTS; p++) drop(&w[p]);
     free(x);
+}
+
+/* Steps apart: what linear and linear_gated do on the way, one after the other. */
+static void gate_apart(const struct backend *b, float *h, float *gate, float *up, const float *x,
+                       const float *norm, const struct weights *w, size_t n) {
+    norm_rms(b, h, x, norm, n, w[0].mat.cols, 1e-5f);
+    multiply_one(b, gate, &w[0].mat, h, n);
+    multiply_one(b, up, &w[1].mat, h, n);
+    gate_silu(b, gate, up, n, w[0].mat.rows);
+}
+
+static void check_gated(const struct fixture_backend *f, const struct weights *w, const float *x,
+                        const float *norm, size_t n) {
+    size_t cols = w[0].mat.cols, size = n * w[0].mat.rows;
+    float *h[3], *gate[3], *up[3];
+    for (int i = 0; i < 3; i++) {
+        h[i] = fixture_nans(n * cols);
+        gate[i] = fixture_nans(size);
+        up[i] = fixture_nans(size);
+    }
+    struct linear both[] = {{gate[1], &w[0].mat}, {up[1], &w[1].mat}};
+    gate_apart(&f->b, h[0], gate[0], up[0], x, norm, w, n);
+    linear(&f->b, both, 2, (struct input){x, norm, 1e-5f, h[1]}, n);
+    gate_silu(&f->b, gate[1], up[1], n, w[0].mat.rows);
+    linear_gated(&f->b, (struct linear){gate[2], &w[0].mat}, (struct linear){up[2], &w[1].mat},
+                 (struct input){x, norm, 1e-5f, h[2]}, n);
+    for (int i = 1; i < 3; i++) {
+        CHECK_MSG(fixture_same(h[0], h[i], n * cols + 1) && fixture_same(up[0], up[i], size + 1) &&
+                      fixture_same(gate[0], gate[i], size + 1),
+                  "%s, %s %d and %s %d bits, %zu tokens: %s", f->b.level, w[0].name, w[0].mat.bits,
+                  w[1].name, w[1].mat.bits, n, i == 1 ? "linear" : "linear_gated");
+    }
+    for (int i = 0; i < 3; i++) {
+        free(h[i]);
+        free(gate[i]);
+        free(up[i]);
+    }
+}
+
+static void test_norm_and_gate(void) {
+    enum { PAIRS = 4, ROWS = 130, COLS = 256 };
+    struct weights w[PAIRS][2] = {
+        {make_affine(4, 64, DTYPE_F16, ROWS, COLS), make_affine(4, 64, DTYPE_F16, ROWS, COLS)},
+        {make_affine(4, 64, DTYPE_F16, ROWS, COLS), make_affine(8, 64, DTYPE_F16, ROWS, COLS)},
+        {make_plain(DTYPE_F16, ROWS, COLS, 1), make_plain(DTYPE_F16, ROWS, COLS, 0)},
+        {make_plain(DTYPE_F32, ROWS, COLS, 1), make_affine(3, 32, DTYPE_F32, ROWS, COLS)}};
+    float *x = fixture_values(MOST_TOKENS * COLS, 3), *norm = fixture_values(COLS, 1);
+    const char *name;
+    for (int level = 0; (name = fixture_next_level(&level)) != NULL;) {
+        for (int i = 0; i < THREADS * COUNTS * PAIRS; i++) {
+            struct fixture_backend f;
+            size_t n = token_counts[i / THREADS % COUNTS];
+            fixture_open_linear(&f, thread_counts[i % THREADS], name, COLS, n);
+            check_gated(&f, w[i / THREADS / COUNTS], x, norm, n);
+            fixture_close(&f);
+        }
+    }
+    for (int i = 0; i < 2 * PAIRS; i++) drop(&w[i / 2][i % 2]);
+    free(x);
+    free(norm);
 }
 
 static void check_embed(struct weights w) {
@@ -351,6 +413,7 @@ int main(void) {
     check_run("affine weights", test_affine);
     check_run("tokens are apart", test_tokens_are_apart);
     check_run("products of one call", test_products_of_one_call);
+    check_run("norm and gate", test_norm_and_gate);
     check_run("embed", test_embed);
     return check_done();
 }
