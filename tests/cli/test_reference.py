@@ -1,8 +1,9 @@
 #!/usr/bin/python3
 """nibble against reference data: tests/cli/test_reference.py --reference DIR.
 
-DIR holds models/stories260K (mlx, hf, greedy texts), models/fairytale (f16, samples.txt), golden
-(checkpoints with the logits of Hugging Face transformers) and tools/check_golden.py.
+DIR holds models/stories260K (mlx, hf, greedy texts), models/fairytale (f16, samples.txt,
+valid.txt), golden (checkpoints with the logits of Hugging Face transformers) and
+tools/check_golden.py.
 """
 import json
 import re
@@ -11,7 +12,8 @@ import sys
 
 import numpy as np
 
-from harness import ROOT, main
+from harness import FAIRYTALE, ROOT, main
+from models import save_npz, unpack
 
 CONVERT = ROOT / "scripts" / "convert.py"
 GOLDEN = ("llama", "llama-llama3", "llama-linear", "llama-yarn", "mistral", "mistral-nemo")
@@ -98,6 +100,44 @@ def test_fairytale(tmp, nibble, reference):
         assert got["prompt_tokens"] == prompt_tokens and n == 200, (got, n)
         assert got["ids"] == ids[prompt_tokens:], level
         assert nibble(*words, "-n", n, "--echo").decode() == story, level
+
+
+def decoded(path, out):
+    """The quantized model as f32: what its products would be without rounding activations."""
+    arrays = dict(np.load(path))
+    config = json.loads(bytes(arrays.pop("config.json")))
+    group, common = config["quantization"]["group_size"], config["quantization"]["bits"]
+    for name in [name for name in arrays if name.endswith(".scales")]:
+        module = name.removesuffix(".scales")
+        bits = config["quantization"].get(module, {"bits": common})["bits"]
+        weights, _ = unpack(arrays, f"{module}.weight", bits, group)
+        arrays[f"{module}.weight"] = weights.astype("<f4")
+        del arrays[name], arrays[f"{module}.biases"]
+    config.pop("quantization")
+    config.pop("quantization_config", None)
+    return save_npz(out, arrays, config)
+
+
+def log_likelihoods(nibble, tmp, model, ids, *options):
+    nibble("logits", model, "--ids", " ".join(map(str, ids)), "-o", tmp / "l.npy", *options)
+    logits = np.load(tmp / "l.npy").astype("f8")[:-1]
+    logits -= logits.max(axis=1, keepdims=True)
+    logits -= np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    return logits[range(len(ids) - 1), ids[1:]]
+
+
+def test_perplexity_of_integer_products(tmp, nibble, reference):
+    text = reference / "models" / "fairytale" / "valid.txt"
+    exact = decoded(FAIRYTALE, tmp / "f32.npz")
+    ids = nibble("tokenize", FAIRYTALE, "-f", text, "--no-bos").split()[:20 * 511]
+    windows = [[1, *map(int, ids[i:i + 511])] for i in range(0, len(ids), 511)]
+    want, got, q8 = (
+        np.concatenate([log_likelihoods(nibble, tmp, model, ids, "--kv-type", cache)
+                        for ids in windows])
+        for model, cache in ((exact, "f32"), (FAIRYTALE, "f32"), (FAIRYTALE, "q8")))
+    assert 15 < np.exp(-want.mean()) < 20, "not the perplexity of that model"
+    assert abs(np.expm1((want - got).mean())) < 1e-3 and np.abs(want - got).max() > 1e-3
+    assert abs(np.expm1((want - q8).mean())) < 1e-3
 
 
 if __name__ == "__main__":
