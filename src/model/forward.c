@@ -13,8 +13,8 @@
 
 #include "ops/attend.h"
 #include "ops/embed.h"
-#include "ops/gate.h"
 #include "ops/linear.h"
+#include "ops/residual.h"
 
 /* What a block reads: norm(x), made in h. */
 static struct input normed(const struct run *r, const float *norm) {
@@ -37,15 +37,14 @@ static void attention(struct run *r, const struct layer *l, const struct cache *
     rope_apply(b, rope, r->angles, r->q, n, s->heads, s->head_dim);
     rope_apply(b, rope, r->angles, r->k, n, s->kv_heads, s->head_dim);
     cache_store(b, cache, r->k, r->v, n, pos);
-    attend(b, &a, cache, r->att, r->q, n, pos);
-    linear(b, &(struct linear){r->h, &l->wo}, 1, (struct input){.x = r->att}, n); // [n, dim]
+    attend(b, &a, cache, r->q, r->q, n, pos);
+    linear(b, &(struct linear){r->h, &l->wo}, 1, (struct input){.x = r->q}, n); // [n, dim]
 }
 
 /* With y = norm(x): h = Wdown (silu(Wgate y) * Wup y) */
 static void feed_forward(struct run *r, const struct layer *l, size_t n) {
     const struct backend *b = &r->backend;
-    struct linear gate = {r->gate, &l->gate}, up = {r->up, &l->up}; // [n, hidden]
-    linear_gated(b, gate, up, normed(r, l->ffn_norm), n);
+    linear_gated(b, r->gate, &l->gate, &l->up, normed(r, l->ffn_norm), n);           // [n, hidden]
     linear(b, &(struct linear){r->h, &l->down}, 1, (struct input){.x = r->gate}, n); // [n, dim]
 }
 
@@ -59,9 +58,9 @@ void forward(struct run *r, const int *ids, size_t n, size_t pos) {
     for (size_t i = 0; i < s->layers; i++) {
         const struct layer *l = &w->layers[i];
         attention(r, l, &r->kv.layers[i], n, pos);
-        gate_add(b, r->x, r->h, n, s->dim);
+        residual_add(b, r->x, r->h, n, s->dim);
         feed_forward(r, l, n);
-        gate_add(b, r->x, r->h, n, s->dim);
+        residual_add(b, r->x, r->h, n, s->dim);
     }
 }
 

@@ -18,18 +18,15 @@ static void layout(struct run *r, struct arena *a, enum dtype kv_type) {
     size_t n = r->batch, queries = s->heads * s->head_dim, keys = s->kv_heads * s->head_dim;
     r->x = arena_take(a, n, s->dim * sizeof(float));
     r->h = arena_take(a, n, s->dim * sizeof(float));
-    r->q = arena_take(a, n, queries * sizeof(float));
-    r->att = arena_take(a, n, queries * sizeof(float));
-    r->k = arena_take(a, n, keys * sizeof(float));
-    r->v = arena_take(a, n, keys * sizeof(float));
-    r->gate = arena_take(a, n, s->hidden * sizeof(float));
-    r->up = arena_take(a, n, s->hidden * sizeof(float));
+    r->q = r->gate = arena_take(a, n, larger(queries + 2 * keys, s->hidden) * sizeof(float));
+    r->k = a->base ? r->q + n * queries : NULL;
+    r->v = a->base ? r->k + n * keys : NULL;
     r->parts = arena_take(a, attend_parts(s->heads, s->head_dim, r->context), sizeof(float));
     r->angles = arena_take(a, n, s->head_dim * sizeof(float));
     size_t cols = larger(larger(s->dim, s->hidden), queries);
     linear_layout(&r->backend, a, cols, n);
     size_t scratch = larger(attend_scratch(s->head_dim), cache_scratch(s->head_dim));
-    backend_layout(&r->backend, a, larger(linear_scratch(cols), scratch));
+    backend_layout(&r->backend, a, larger(linear_scratch(cols, n), scratch));
     kv_layout(&r->kv, a, s, kv_type, r->context);
 }
 

@@ -26,13 +26,13 @@ struct run {
     size_t pos; /* tokens in the cache */
 
     /* scratch of a forward pass, [batch, ...] */
-    float *x;         /* [dim] the residual stream; after forward(), the last layer's */
-    float *h;         /* [dim] what a block reads, then what it adds */
-    float *q, *att;   /* [heads * head_dim] */
-    float *k, *v;     /* [kv_heads * head_dim] */
-    float *gate, *up; /* [hidden] */
-    float *parts;     /* of attention over a long cache */
-    float *angles;    /* [head_dim / 2, 2] */
+    float *x;      /* [dim] the residual stream; after forward(), the last layer's */
+    float *h;      /* [dim] what a block reads, then what it adds */
+    float *q;      /* [heads * head_dim] queries, then what attention makes of them */
+    float *k, *v;  /* [kv_heads * head_dim] */
+    float *gate;   /* [hidden], in the memory of q, k and v: the blocks take turns */
+    float *parts;  /* of attention over a long cache */
+    float *angles; /* [head_dim / 2, 2] */
 };
 
 bool run_open(struct run *r, const struct model *m, const struct run_options *o, struct error *e);

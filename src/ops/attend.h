@@ -19,7 +19,7 @@ struct attention {
     float *parts;  /* [attend_parts()] where results of chunks wait to be merged */
 };
 
-/* q, out [n, heads, head_dim]; the cache holds positions 0 .. pos + n - 1. */
+/* q, out [n, heads, head_dim]; out may be q. The cache holds positions 0 .. pos + n - 1. */
 void attend(const struct backend *b, const struct attention *a, const struct cache *cache,
             float *out, const float *q, size_t n, size_t pos);
 

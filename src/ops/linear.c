@@ -3,7 +3,6 @@
 #include <stdint.h>
 
 #include "ops/blas.h"
-#include "ops/gate.h"
 #include "ops/norm.h"
 
 /* Rows that a thread takes at once: a constant, so that every thread count makes the same calls of
@@ -30,9 +29,9 @@ struct job {
     struct packed packed; /* x, where the weights are affine */
 };
 
-/* Rows begin .. end - 1 of one product. */
-typedef void rows_fn(const struct job *j, const struct linear *p, size_t begin, size_t end,
-                     float *scratch);
+/* Rows begin .. end - 1 of w times every token t, to y[t * stride] and on. */
+typedef void rows_fn(const struct job *j, float *y, size_t stride, const struct mat *w,
+                     size_t begin, size_t end, float *scratch);
 
 /* --- plain weights ---------------------------------------------------------------------------- */
 
@@ -48,9 +47,8 @@ static dots_fn *dots_of(const struct backend *b, const struct mat *w) {
 }
 
 /* Blocks of rows and tokens that stay in the second cache. */
-static void plain_rows(const struct job *j, const struct linear *p, size_t begin, size_t end,
-                       float *scratch) {
-    const struct mat *w = p->w;
+static void plain_rows(const struct job *j, float *y, size_t stride, const struct mat *w,
+                       size_t begin, size_t end, float *scratch) {
     dots_fn *dots = dots_of(j->backend, w);
     (void)scratch;
     for (size_t row = begin; row < end; row += BLOCK_ROWS) {
@@ -58,18 +56,18 @@ static void plain_rows(const struct job *j, const struct linear *p, size_t begin
         const unsigned char *weights = w->plane[0] + row * w->stride[0];
         for (size_t t = 0; t < j->n; t += BLOCK_TOKENS) {
             size_t n = j->n - t < BLOCK_TOKENS ? j->n - t : BLOCK_TOKENS;
-            dots(p->y + t * w->rows + row, w->rows, j->x + t * w->cols, w->cols, n, weights,
+            dots(y + t * stride + row - begin, stride, j->x + t * w->cols, w->cols, n, weights,
                  w->stride[0], rows, w->cols);
         }
     }
 }
 
-static void decoded_rows(const struct job *j, const struct linear *p, size_t begin, size_t end,
-                         float *scratch) {
-    const struct mat *w = p->w;
+static void decoded_rows(const struct job *j, float *y, size_t stride, const struct mat *w,
+                         size_t begin, size_t end, float *scratch) {
     for (size_t row = begin; row < end; row++) {
         w->format->decode(w, row, scratch);
-        j->backend->kern.dots_f32(p->y + row, w->rows, j->x, w->cols, j->n, scratch, 0, 1, w->cols);
+        j->backend->kern.dots_f32(y + row - begin, stride, j->x, w->cols, j->n, scratch, 0, 1,
+                                  w->cols);
     }
 }
 
@@ -88,29 +86,29 @@ static const float *rows_as_f32(const struct backend *b, const struct mat *w, si
     return scratch;
 }
 
-static void blas_rows(const struct job *j, const struct linear *p, size_t begin, size_t end,
-                      float *scratch) {
+static void blas_rows(const struct job *j, float *y, size_t stride, const struct mat *w,
+                      size_t begin, size_t end, float *scratch) {
     for (size_t row = begin; row < end; row += BLOCK_ROWS) {
         size_t count = end - row < BLOCK_ROWS ? end - row : BLOCK_ROWS;
-        const float *w = rows_as_f32(j->backend, p->w, row, count, scratch);
-        blas_product(p->y + row, p->w->rows, j->x, j->n, w, count, p->w->cols);
+        const float *weights = rows_as_f32(j->backend, w, row, count, scratch);
+        blas_product(y + row - begin, stride, j->x, j->n, weights, count, w->cols);
     }
 }
 
 /* --- affine weights --------------------------------------------------------------------------- */
 
-static void affine_rows(const struct job *j, const struct linear *p, size_t begin, size_t end,
-                        float *scratch) {
+static void affine_rows(const struct job *j, float *y, size_t stride, const struct mat *w,
+                        size_t begin, size_t end, float *scratch) {
     const struct kern *k = &j->backend->kern;
     if (j->n < STRIP_TOKENS) {
-        k->affine_rows(p->y + begin, p->w->rows, p->w, begin, end - begin, &j->packed);
+        k->affine_rows(y, stride, w, begin, end - begin, &j->packed);
     } else {
-        k->affine_strip(p->y + begin, p->w->rows, p->w, begin, end - begin, &j->packed, scratch);
+        k->affine_strip(y, stride, w, begin, end - begin, &j->packed, scratch);
     }
 }
 
-static struct packed packed_for(const struct job *j) {
-    const struct mat *w = j->products[0].w;
+/* Room for x, packed for weights like w. */
+static struct packed packed_for(const struct job *j, const struct mat *w) {
     struct packed p = j->backend->packed;
     p.n = j->n;
     p.cols = w->cols;
@@ -140,10 +138,9 @@ static void prepare_tokens(void *arg, size_t begin, size_t end, int thread) {
     }
 }
 
-static void prepare(struct job *j) {
-    const struct mat *w = j->products[0].w;
+static void prepare(struct job *j, const struct mat *w) {
     j->x = j->in.norm ? j->in.h : j->in.x;
-    if (w->format == &format_affine) j->packed = packed_for(j);
+    if (w->format == &format_affine) j->packed = packed_for(j, w);
     if (j->in.norm || j->packed.n) backend_split(j->backend, j->n, 4 * w->cols, prepare_tokens, j);
 }
 
@@ -159,50 +156,27 @@ static rows_fn *rows_of(const struct job *j, const struct mat *w) {
     return j->n >= BLAS_TOKENS && j->backend->blas ? blas_rows : plain_rows;
 }
 
-/* Blocks begin .. end - 1 of one product. */
-static void multiply_one(const struct job *j, const struct linear *p, size_t begin, size_t end,
-                         int thread) {
-    size_t last = end * BLOCK_ROWS < p->w->rows ? end * BLOCK_ROWS : p->w->rows;
-    rows_of(j, p->w)(j, p, begin * BLOCK_ROWS, last, backend_scratch(j->backend, thread));
-}
-
 /* A part of the blocks of all products, one product after the other. */
 static void multiply_blocks(void *arg, size_t begin, size_t end, int thread) {
     const struct job *j = arg;
     for (size_t i = 0; i < j->count; i++) {
-        size_t blocks = blocks_of(j->products[i].w);
+        const struct linear *p = &j->products[i];
+        size_t blocks = blocks_of(p->w), rows = p->w->rows;
         size_t from = begin < blocks ? begin : blocks, to = end < blocks ? end : blocks;
-        if (from < to) multiply_one(j, &j->products[i], from, to, thread);
+        size_t first = from * BLOCK_ROWS, last = to * BLOCK_ROWS < rows ? to * BLOCK_ROWS : rows;
+        if (first < last) {
+            rows_of(j, p->w)(j, p->y + first, rows, p->w, first, last,
+                             backend_scratch(j->backend, thread));
+        }
         begin -= from;
         end -= to;
     }
 }
 
-/* The same blocks of both products, then their gate. */
-static void multiply_gated(void *arg, size_t begin, size_t end, int thread) {
-    const struct job *j = arg;
-    const struct linear *gate = &j->products[0], *up = &j->products[1];
-    size_t rows = gate->w->rows;
-    for (size_t i = begin; i < end; i++) {
-        size_t row = i * BLOCK_ROWS, count = rows - row < BLOCK_ROWS ? rows - row : BLOCK_ROWS;
-        multiply_one(j, gate, i, i + 1, thread);
-        multiply_one(j, up, i, i + 1, thread);
-        for (size_t t = 0; t < j->n; t++) {
-            size_t at = t * rows + row;
-            j->backend->kern.silu_mul(gate->y + at, up->y + at, count);
-        }
-    }
-}
-
-static void multiply(struct job *j, bool gated) {
-    size_t blocks = 0, cols = j->products[0].w->cols;
-    for (size_t i = 0; i < j->count; i++) blocks += blocks_of(j->products[i].w);
-    bool decodes = !dots_of(j->backend, j->products[0].w);
-    size_t cost = BLOCK_ROWS * cols * (decodes ? j->n + DECODE_COST : j->n);
-    if (gated)
-        backend_split(j->backend, blocks / 2, 2 * cost, multiply_gated, j);
-    else
-        backend_split(j->backend, blocks, cost, multiply_blocks, j);
+/* What a block of rows costs. */
+static size_t cost_of(const struct job *j, const struct mat *w) {
+    bool decodes = w->format != &format_affine && !dots_of(j->backend, w);
+    return BLOCK_ROWS * w->cols * (decodes ? j->n + DECODE_COST : j->n);
 }
 
 void linear(const struct backend *b, const struct linear *products, size_t count, struct input in,
@@ -210,32 +184,56 @@ void linear(const struct backend *b, const struct linear *products, size_t count
     while (count) {
         struct job j = {.backend = b, .products = products, .count = 1, .in = in, .n = n};
         while (j.count < count && packs_alike(products[0].w, products[j.count].w)) j.count++;
-        prepare(&j);
-        multiply(&j, false);
+        size_t blocks = 0;
+        for (size_t i = 0; i < j.count; i++) blocks += blocks_of(products[i].w);
+        prepare(&j, products[0].w);
+        backend_split(b, blocks, cost_of(&j, products[0].w), multiply_blocks, &j);
         products += j.count;
         count -= j.count;
         in = (struct input){.x = j.x}; /* which is made */
     }
 }
 
-void linear_gated(const struct backend *b, struct linear gate, struct linear up, struct input in,
-                  size_t n) {
-    struct linear both[] = {gate, up};
-    if (packs_alike(gate.w, up.w)) {
-        struct job j = {.backend = b, .products = both, .count = 2, .in = in, .n = n};
-        prepare(&j);
-        multiply(&j, true);
-    } else {
-        linear(b, both, 2, in, n);
-        gate_silu(b, gate.y, up.y, n, gate.w->rows);
+/* --- gates ------------------------------------------------------------------------------------ */
+
+/* The same blocks of both products, or of the second where the first is there already, then their
+ * gate. The second is nobody else's: it waits in the scratch. */
+static void multiply_gated(void *arg, size_t begin, size_t end, int thread) {
+    const struct job *j = arg;
+    const struct linear *gate = &j->products[0], *up = &j->products[1];
+    size_t rows = gate->w->rows;
+    float *block = backend_scratch(j->backend, thread), *scratch = block + BLOCK_ROWS * j->n;
+    for (size_t i = begin; i < end; i++) {
+        size_t row = i * BLOCK_ROWS, last = row + BLOCK_ROWS < rows ? row + BLOCK_ROWS : rows;
+        if (j->count == 2) {
+            rows_of(j, gate->w)(j, gate->y + row, rows, gate->w, row, last, scratch);
+        }
+        rows_of(j, up->w)(j, block, BLOCK_ROWS, up->w, row, last, scratch);
+        for (size_t t = 0; t < j->n; t++) {
+            float *y = gate->y + t * rows + row;
+            j->backend->kern.silu_mul(y, block + t * BLOCK_ROWS, last - row);
+        }
     }
+}
+
+void linear_gated(const struct backend *b, float *y, const struct mat *gate, const struct mat *up,
+                  struct input in, size_t n) {
+    struct linear both[] = {{y, gate}, {NULL, up}};
+    struct job j = {.backend = b, .products = both, .count = 2, .in = in, .n = n};
+    if (!packs_alike(gate, up)) {
+        linear(b, both, 1, in, n);
+        j.count = 1;
+        j.in = (struct input){.x = in.norm ? in.h : in.x};
+    }
+    prepare(&j, up);
+    backend_split(b, blocks_of(up), j.count * cost_of(&j, up), multiply_gated, &j);
 }
 
 /* --- memory ----------------------------------------------------------------------------------- */
 
-size_t linear_scratch(size_t cols) {
+size_t linear_scratch(size_t cols, size_t n) {
     size_t tile = KERN_SCRATCH / sizeof(float), block = BLOCK_ROWS * cols;
-    return tile > block ? tile : block;
+    return BLOCK_ROWS * n + (tile > block ? tile : block);
 }
 
 void linear_layout(struct backend *b, struct arena *a, size_t cols, size_t n) {

@@ -28,13 +28,13 @@ struct input {
 void linear(const struct backend *b, const struct linear *products, size_t count, struct input in,
             size_t n);
 
-/* For an input x: gate.y = silu(gate.w x) * (up.w x), a block of rows at a time while it is in the
- * cache; up.y is left with up.w x. */
-void linear_gated(const struct backend *b, struct linear gate, struct linear up, struct input in,
-                  size_t n);
+/* SwiGLU (Shazeer, 2020): y = silu(gate x) * (up x), silu(a) = a / (1 + exp(-a)), y [n, rows], a
+ * block of rows at a time while it is in the cache. */
+void linear_gated(const struct backend *b, float *y, const struct mat *gate, const struct mat *up,
+                  struct input in, size_t n);
 
 /* What the threads need for matrices of at most `cols` columns and batches of at most n tokens. */
-size_t linear_scratch(size_t cols);
+size_t linear_scratch(size_t cols, size_t n);
 void linear_layout(struct backend *b, struct arena *a, size_t cols, size_t n);
 
 #endif

@@ -1,9 +1,9 @@
-/* Norm, rope and gate against their formulas in double, and tables of rope frequencies against
+/* Norm, rope and residual against their formulas in double, and tables of rope frequencies against
  * those of transformers. Products are in test_linear.c, attention in test_attend.c. */
 #include "fixture.h"
 #include "model/rotary.h"
-#include "ops/gate.h"
 #include "ops/norm.h"
+#include "ops/residual.h"
 #include "ops/rope.h"
 
 static const int thread_counts[] = {1, 2, 4};
@@ -73,34 +73,13 @@ static void test_norm(void) {
     for (int i = 0; i < SHAPES; i++) over_backends(check_norm, shapes[i][0], shapes[i][1]);
 }
 
-/* --- gate ------------------------------------------------------------------------------------- */
-
-static float *check_silu(const struct work *w) {
-    static const float special[] = {0, -0.0f, 1e-30f, 88, -88, 104, -104, 1e4f, -1e4f, 3e38f};
-    size_t count = w->n * w->dim;
-    float *x = fixture_values(count, 8), *up = fixture_values(count, 4);
-    float *gate = fixture_nans(count);
-    for (size_t i = 0; i < count && count > 20; i += 10) {
-        x[i] = special[i / 10 % 10];
-        up[i] = 0.5f;
-    }
-    memcpy(gate, x, count * sizeof *x);
-    gate_silu(w->b, gate, up, w->n, w->dim);
-    for (size_t i = 0; i < count; i++) {
-        double want = (double)x[i] / (1 + exp(-(double)x[i])) * up[i];
-        CHECK_MSG(fabs(gate[i] - want) <= 5e-7 * fabs(want) + 1e-36, "silu(%g) * %g is %g, not %g",
-                  x[i], up[i], gate[i], want);
-    }
-    free(up);
-    free(x);
-    return gate;
-}
+/* --- the residual ----------------------------------------------------------------------------- */
 
 static float *check_add(const struct work *w) {
     size_t count = w->n * w->dim, wrong = 0;
     float *x = fixture_values(count, 3), *y = fixture_values(count, 3), *sum = fixture_nans(count);
     memcpy(sum, x, count * sizeof *x);
-    gate_add(w->b, sum, y, w->n, w->dim);
+    residual_add(w->b, sum, y, w->n, w->dim);
     for (size_t i = 0; i < count; i++) wrong += sum[i] != x[i] + y[i];
     CHECK_MSG(!wrong, "%zu sums are wrong", wrong);
     free(x);
@@ -108,11 +87,8 @@ static float *check_add(const struct work *w) {
     return sum;
 }
 
-static void test_gate(void) {
-    for (int i = 0; i < SHAPES; i++) {
-        over_backends(check_silu, shapes[i][0], shapes[i][1]);
-        over_backends(check_add, shapes[i][0], shapes[i][1]);
-    }
+static void test_residual(void) {
+    for (int i = 0; i < SHAPES; i++) over_backends(check_add, shapes[i][0], shapes[i][1]);
 }
 
 /* --- rope ------------------------------------------------------------------------------------- */
@@ -313,7 +289,7 @@ static void test_rotary_tables(void) {
 
 int main(void) {
     check_run("norm", test_norm);
-    check_run("gate", test_gate);
+    check_run("residual", test_residual);
     check_run("rope", test_rope);
     check_run("rotary tables", test_rotary_tables);
     return check_done();
