@@ -55,8 +55,16 @@ typedef struct nibble_context nibble_context;
 NIBBLE_API nibble_model *nibble_model_open(const char *path, nibble_error *e);
 NIBBLE_API void nibble_model_close(nibble_model *m); /* NULL is fine, here and in every close */
 
+/* Multiply-adds of matrix products, by how they are multiplied. */
+typedef struct nibble_ops {
+    size_t int8; /* with quantized weights */
+    size_t f32;
+} nibble_ops;
+
 typedef struct nibble_model_info {
     const char *family; /* model_type */
+    uint64_t hash;      /* over names, sizes and checksums of the arrays, as the file states them; 0
+                           if it states none */
     size_t parameters;  /* values in all tensors */
     size_t vocab, context, layers;
     size_t mapped_bytes;               /* weights used in place from their files */
@@ -64,6 +72,8 @@ typedef struct nibble_model_info {
     size_t own_bytes;                  /* vectors and tables made when the model opened */
     size_t bytes_per_token;            /* weights read to generate one token */
     size_t kv_bytes_f16, kv_bytes_f32; /* KV cache of one token */
+    nibble_ops layer_ops;              /* of one token through all layers */
+    nibble_ops output_ops;             /* of one token's logits */
     size_t tensors;                    /* matrices and vectors */
     size_t kept;                       /* of a quantized model: matrices left as they were */
     size_t unmapped_arrays;            /* compressed in the file: these models are not mapped */
@@ -144,6 +154,7 @@ typedef struct nibble_context_info {
     size_t context, batch;
     size_t used;      /* tokens in the cache */
     size_t own_bytes; /* cache and scratch */
+    size_t kv_bytes;  /* of the cache, one token's */
     int threads;
     const char *level, *kv_type;
 } nibble_context_info;
@@ -238,6 +249,37 @@ NIBBLE_API bool nibble_quantize(const nibble_model *m, const char *path,
 /* Writes f32 [rows, cols] as a .npy file. */
 NIBBLE_API bool nibble_write_npy(const char *path, const float *data, size_t rows, size_t cols,
                                  nibble_error *e);
+
+/* --- measuring -------------------------------------------------------------------------------- */
+
+/* What the threads reach together in loops that do nothing else, the best of some tries of some
+ * hundredths of a second each: the limits that a benchmark compares with. */
+typedef struct nibble_peaks {
+    double read_bytes; /* a second, each thread reading a part of the memory again and again */
+    double int8_ops;   /* multiply-adds a second, as the level multiplies quantized weights */
+    double f32_ops;    /* multiply-adds a second */
+} nibble_peaks;
+
+/* memory: the bytes to read (1 MB to 1 GB is taken): with those of a model's weights the limit is
+ * that of the cache or memory which holds them. threads and level as in nibble_context_options. */
+NIBBLE_API bool nibble_measure_peaks(size_t memory, int threads, const char *level,
+                                     nibble_peaks *out, nibble_error *e);
+
+/* One kernel alone on one thread, over operands that stay in the second cache. The strings live as
+ * long as the call that shows them. */
+typedef struct nibble_kernel_time {
+    const char *kernel, *level;
+    const char *format; /* of its weights or operands: "4 bits, group 64", "f16" */
+    double bytes;       /* of a call: read and written; 0 if all is in registers */
+    double ops;         /* of a call: multiply-adds, or elements where none are multiplied */
+    double ns;          /* a call, the median of some tries */
+} nibble_kernel_time;
+
+/* Times every kernel at every level that this CPU runs and that has one of its own; level: at this
+ * one only, NULL: at all. see returns false to end, which is no failure. */
+NIBBLE_API bool nibble_measure_kernels(const char *level,
+                                       bool (*see)(void *arg, const nibble_kernel_time *t),
+                                       void *arg, nibble_error *e);
 
 /* --- the machine and this build --------------------------------------------------------------- */
 

@@ -2,19 +2,11 @@
 #include <stdlib.h>
 
 #include "api/handles.h"
-#include "base/cpu.h"
 #include "model/quantize.h"
 #include "store/write.h"
 
 nibble_context_options nibble_context_defaults(void) {
     return (nibble_context_options){.batch = 512};
-}
-
-static int default_threads(int asked) {
-    struct cpu cpu;
-    if (asked) return asked;
-    cpu_probe(&cpu);
-    return cpu.threads;
 }
 
 static bool open_run(nibble_context *c, const nibble_context_options *o, struct error *e) {
@@ -23,7 +15,7 @@ static bool open_run(nibble_context *c, const nibble_context_options *o, struct 
     struct run_options options = {
         .context = o->context,
         .batch = o->batch,
-        .threads = default_threads(o->threads),
+        .threads = handles_threads(o->threads),
         .level = o->level,
         .kv_type = c->kv_type,
         .blas = o->blas,
@@ -54,6 +46,7 @@ void nibble_context_describe(const nibble_context *c, nibble_context_info *info)
         .batch = c->run.batch,
         .used = c->run.pos,
         .own_bytes = run_bytes(&c->run),
+        .kv_bytes = kv_position_bytes(&c->model->model.spec, c->kv_type),
         .threads = pool_threads(c->run.backend.pool),
         .level = c->run.backend.level,
         .kv_type = kv_type_name(c->kv_type),
@@ -156,7 +149,7 @@ bool nibble_quantize(const nibble_model *m, const char *path, const nibble_quant
     struct quantize_options options = {.bits = q->bits,
                                        .group = q->group,
                                        .embed_bits = q->embed_bits,
-                                       .threads = default_threads(q->threads),
+                                       .threads = handles_threads(q->threads),
                                        .progress = q->progress,
                                        .arg = q->arg};
     struct quantize_report report;

@@ -2,6 +2,8 @@
 
 #include <stdio.h>
 
+#include "base/cpu.h"
+
 _Static_assert((int)NIBBLE_INTERRUPTED == (int)STATUS_INTERRUPTED,
                "the two lists of statuses agree");
 
@@ -10,6 +12,13 @@ bool handles_report(bool ok, const struct error *from, nibble_error *to) {
     to->status = (nibble_status)from->status;
     snprintf(to->message, sizeof to->message, "%s", from->message);
     return false;
+}
+
+int handles_threads(int asked) {
+    struct cpu cpu;
+    if (asked) return asked;
+    cpu_probe(&cpu);
+    return cpu.threads;
 }
 
 /* tokenizer_config.json may say that no BOS is wanted. */

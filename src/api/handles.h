@@ -30,6 +30,8 @@ struct nibble_context {
 /* Copies a failure to the caller's struct; returns ok. */
 bool handles_report(bool ok, const struct error *from, nibble_error *to);
 
+int handles_threads(int asked); /* the machine's default for 0 */
+
 /* Opens the tokenizer of a store into *t; leaves t->tokens NULL if there is none. bos: the
  * config's, or -1. */
 bool handles_open_tokenizer(nibble_tokenizer *t, const struct store *store, int bos,

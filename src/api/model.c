@@ -57,12 +57,17 @@ static void tally_tensor(void *arg, const char *name, const struct mat *m, size_
     t->plain += m && !m->group;
 }
 
+static nibble_ops ops_of(struct model_ops ops) {
+    return (nibble_ops){ops.int8, ops.f32};
+}
+
 void nibble_model_describe(const nibble_model *handle, nibble_model_info *info) {
     const struct model *m = &handle->model;
     struct tally t = {0};
     weights_each(&m->weights, &m->spec, tally_tensor, &t);
     *info = (nibble_model_info){
         .family = m->arch->model_type,
+        .hash = m->store.hash,
         .parameters = model_parameters(m),
         .vocab = m->spec.vocab,
         .context = m->spec.context,
@@ -73,6 +78,8 @@ void nibble_model_describe(const nibble_model *handle, nibble_model_info *info) 
         .bytes_per_token = model_bytes_per_token(m),
         .kv_bytes_f16 = kv_position_bytes(&m->spec, DTYPE_F16),
         .kv_bytes_f32 = kv_position_bytes(&m->spec, DTYPE_F32),
+        .layer_ops = ops_of(model_layer_ops(m)),
+        .output_ops = ops_of(model_output_ops(m)),
         .tensors = t.tensors,
         .kept = t.affine ? t.plain : 0,
         .bos = handle->tokenizer.tokens ? handle->tokenizer.bos : m->bos,

@@ -17,5 +17,6 @@ static inline ivec ivec_dot(ivec sum, ivec codes, ivec a, int bits) {
 #include "kern/tiles.inc"
 
 #include "kern/affine.inc"
+#include "kern/peaks.inc"
 
-const struct kern kern_avx2 = {FLOAT_KERNELS, TILE_KERNELS, AFFINE_KERNELS};
+const struct kern kern_avx2 = {FLOAT_KERNELS, TILE_KERNELS, AFFINE_KERNELS, PEAK_KERNELS};

@@ -288,5 +288,6 @@ static inline void vec_transpose(vec *v) {
 }
 
 #include "kern/affine.inc"
+#include "kern/peaks.inc"
 
-const struct kern kern_avx512 = {FLOAT_KERNELS, TILE_KERNELS, AFFINE_KERNELS};
+const struct kern kern_avx512 = {FLOAT_KERNELS, TILE_KERNELS, AFFINE_KERNELS, PEAK_KERNELS};

@@ -7,5 +7,6 @@ static inline ivec ivec_dot(ivec sum, ivec codes, ivec a, int bits) {
 }
 
 #include "kern/affine.inc"
+#include "kern/peaks.inc"
 
-const struct kern kern_avxvnni = {AFFINE_KERNELS};
+const struct kern kern_avxvnni = {AFFINE_KERNELS, PEAK_INT8};

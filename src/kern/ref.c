@@ -201,6 +201,54 @@ static void silu_mul(float *gate, const float *up, size_t n) {
     for (size_t i = 0; i < n; i++) gate[i] = gate[i] / (1 + expf(-gate[i])) * up[i];
 }
 
+/* --- measuring -------------------------------------------------------------------------------- */
+
+static uint32_t peak_read(const void *p, size_t n) {
+    const unsigned char *bytes = p;
+    uint32_t sum = 0, word;
+    size_t i = 0;
+    for (; i + sizeof word <= n; i += sizeof word) {
+        memcpy(&word, bytes + i, sizeof word);
+        sum += word;
+    }
+    word = 0;
+    memcpy(&word, bytes + i, n - i);
+    return sum + word;
+}
+
+/* Operands in memory of which the compiler knows nothing from one round to the next. */
+enum { PRODUCTS = 64 };
+#define FORGET(array) __asm__ volatile("" : : "r"(array) : "memory")
+
+static int64_t peak_int8(uint8_t code, int8_t a, size_t rounds) {
+    uint8_t codes[PRODUCTS];
+    int8_t values[PRODUCTS];
+    int64_t sum = 0;
+    memset(codes, code, sizeof codes);
+    memset(values, a, sizeof values);
+    for (size_t r = 0; r < rounds; r++) {
+        int dot = 0;
+        FORGET(codes);
+        FORGET(values);
+        for (size_t i = 0; i < PRODUCTS; i++) dot += codes[i] * values[i];
+        sum += dot;
+    }
+    return sum;
+}
+
+static double peak_f32(float w, float x, size_t rounds) {
+    float weights[PRODUCTS], values[PRODUCTS], sums[PRODUCTS] = {0};
+    double sum = 0;
+    for (size_t i = 0; i < PRODUCTS; i++) weights[i] = w, values[i] = x;
+    for (size_t r = 0; r < rounds; r++) {
+        FORGET(weights);
+        FORGET(values);
+        for (size_t i = 0; i < PRODUCTS; i++) sums[i] += weights[i] * values[i];
+    }
+    for (size_t i = 0; i < PRODUCTS; i++) sum += (double)sums[i];
+    return sum;
+}
+
 const struct kern kern_scalar = {
 #define KERNEL(name, result, params) .name = name,
 #include "kern/kern.def"

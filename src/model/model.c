@@ -124,6 +124,35 @@ size_t model_bytes_per_token(const struct model *m) {
     return m->spec.tied ? bytes : bytes - format_bytes(embed) + format_row_bytes(embed);
 }
 
+static void add_product(struct model_ops *ops, const struct mat *w) {
+    *(w->group ? &ops->int8 : &ops->f32) += w->rows * w->cols;
+}
+
+struct layer_walk {
+    const struct weights *weights;
+    struct model_ops ops;
+};
+
+static void add_layer_product(void *arg, const char *name, const struct mat *m, size_t length) {
+    struct layer_walk *walk = arg;
+    (void)name;
+    (void)length;
+    bool outside = m == &walk->weights->embed || m == &walk->weights->output;
+    if (m && !outside) add_product(&walk->ops, m);
+}
+
+struct model_ops model_layer_ops(const struct model *m) {
+    struct layer_walk walk = {.weights = &m->weights};
+    weights_each(&m->weights, &m->spec, add_layer_product, &walk);
+    return walk.ops;
+}
+
+struct model_ops model_output_ops(const struct model *m) {
+    struct model_ops ops = {0};
+    add_product(&ops, &m->weights.output);
+    return ops;
+}
+
 static void add_values(void *arg, const char *name, const struct mat *m, size_t length) {
     (void)name;
     *(size_t *)arg += m ? m->rows * m->cols : length;

@@ -29,6 +29,14 @@ void model_close(struct model *m);
 /* Bytes of weights read for one token: every matrix once, one row of the embedding. */
 size_t model_bytes_per_token(const struct model *m);
 
+/* Multiply-adds of one token's products, by how ops/linear.h multiplies. */
+struct model_ops {
+    size_t int8, f32; /* with quantized weights, and with others */
+};
+
+struct model_ops model_layer_ops(const struct model *m); /* through all layers */
+struct model_ops model_output_ops(const struct model *m);
+
 /* The number of values in all tensors; of quantized ones the values they stand for. */
 size_t model_parameters(const struct model *m);
 

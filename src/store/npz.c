@@ -213,6 +213,8 @@ static bool read_member(struct entry *m, uint64_t i, struct npz_member *member, 
     zip_file_t *f = NULL;
     if (!check_entry(m, e)) return false;
     member->mapped = m->st.comp_method == ZIP_CM_STORE;
+    member->has_crc = (m->st.valid & ZIP_STAT_CRC) != 0;
+    member->crc = m->st.crc;
     if (!member->mapped && !check_inflated(m, e)) return false;
     member->name = strdup(m->st.name);
     if (!member->name) return fail(e, STATUS_MEMORY, "%s: no memory for its names", m->path);

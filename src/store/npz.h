@@ -7,6 +7,8 @@
 #ifndef NIBBLE_STORE_NPZ_H
 #define NIBBLE_STORE_NPZ_H
 
+#include <stdint.h>
+
 #include "base/error.h"
 #include "base/span.h"
 
@@ -14,6 +16,8 @@ struct npz_member {
     char *name;        /* as in the archive, ".npy" included; a NUL in it has become a space */
     struct span bytes; /* the member's bytes, headers of npy included; data is never NULL */
     bool mapped;       /* lies in the mapping; otherwise inflated and owned */
+    bool has_crc;
+    uint32_t crc; /* CRC-32 of bytes, as the directory states it */
 };
 
 struct npz {

@@ -221,6 +221,39 @@ static bool add_known(struct store *store, int index, struct span bytes, const s
     return true;
 }
 
+/* FNV-1a of 64 bits: Fowler, Noll and Vo, "The FNV Non-Cryptographic Hash Algorithm",
+ * draft-eastlake-fnv. */
+static const uint64_t fnv_basis = 14695981039346656037u;
+
+static uint64_t fnv_byte(uint64_t hash, unsigned char byte) {
+    return (hash ^ byte) * 1099511628211u;
+}
+
+static uint64_t fnv_text(uint64_t hash, const char *text) {
+    do hash = fnv_byte(hash, (unsigned char)*text);
+    while (*text++);
+    return hash;
+}
+
+static uint64_t fnv_number(uint64_t hash, uint64_t number) {
+    for (int i = 0; i < 8; i++) hash = fnv_byte(hash, (unsigned char)(number >> 8 * i));
+    return hash;
+}
+
+static uint64_t hash_member(const struct npz_member *m) {
+    if (!m->has_crc) return 0;
+    return fnv_number(fnv_number(fnv_text(fnv_basis, m->name), m->bytes.size), m->crc);
+}
+
+static uint64_t hash_arrays(const struct store *store) {
+    uint64_t hash = fnv_basis;
+    for (size_t i = 0; i < store->count; i++) {
+        if (!store->arrays[i].hash) return 0;
+        hash = fnv_number(hash, store->arrays[i].hash);
+    }
+    return store->count ? hash : 0;
+}
+
 static bool add_array(struct store *store, const struct npz *npz, const struct npz_member *m,
                       struct error *e) {
     char label[2048];
@@ -242,7 +275,7 @@ static bool add_array(struct store *store, const struct npz *npz, const struct n
                     "numpy.fromfile(..., 'u1')",
                     label);
     }
-    *a = (struct array){name, npz->path, npy.dtype, npy.dims, {0}, data, m->mapped};
+    *a = (struct array){name, npz->path, npy.dtype, npy.dims, {0}, data, m->mapped, hash_member(m)};
     memcpy(a->shape, npy.shape, sizeof a->shape);
     *(m->mapped ? &store->mapped_bytes : &store->private_bytes) += npy.data_bytes;
     store->count++;
@@ -280,6 +313,7 @@ static bool make_table(struct store *store, struct error *e) {
         return fail(e, STATUS_MODEL, "%s is in %s and in %s; the shards are not of one model",
                     a->name, a[0].file, a[1].file);
     }
+    store->hash = hash_arrays(store);
     return true;
 }
 

@@ -21,6 +21,7 @@ struct array {
     uint64_t shape[NPY_MAX_DIMS];
     struct span bytes; /* at any alignment: load bytes, never cast */
     bool mapped;       /* false: inflated into private memory */
+    uint64_t hash;     /* over its name, size and checksum; 0 if no checksum is stated */
 };
 
 struct store {
@@ -29,7 +30,8 @@ struct store {
     size_t count;
     size_t mapped_bytes;  /* of arrays that lie in a mapping */
     size_t private_bytes; /* of arrays that were inflated */
-    char *unread;         /* a weight file in the folder that is not read, by name, or NULL */
+    uint64_t hash; /* over those of the arrays, whatever files they are in; 0 if one has none */
+    char *unread;  /* a weight file in the folder that is not read, by name, or NULL */
     struct store_files *files;
 };
 

@@ -198,6 +198,59 @@ static void test_unread(void) {
     store_close(&store);
 }
 
+/* --- the hash --------------------------------------------------------------------------------- */
+
+static uint64_t hash_of(const char *name) {
+    struct store store;
+    struct error e = {0};
+    CHECK_MSG(store_open(&store, scratch_path(name), &e), "%s", e.message);
+    uint64_t hash = store.hash;
+    store_close(&store);
+    return hash;
+}
+
+/* Files that hold the same arrays, and files that differ from the first in one thing. */
+static void test_hash(void) {
+    static const char *const same[] = {"order.npz", "packed.npz", "whole", "parts", "config.npz"};
+    static const char *const other[] = {"bit.npz", "name.npz", "shape.npz", "less.npz", "more.npz"};
+    CHECK(scratch_python(
+        COMMON
+        "v = np.arange(3, dtype='f2'); a = {'w': w, 'v': v}\n"
+        "np.savez('hash.npz', **a)\n"
+        "np.savez('order.npz', v=v, w=w)\n"
+        "np.savez_compressed('packed.npz', **a)\n"
+        "folder('whole', weights_npz=a)\n"
+        "folder('parts', weights_0_npz={'w': w}, weights_1_npz={'v': v})\n"
+        "np.savez('config.npz', **a, **{'config.json': u1('{}')})\n"
+        "b = w.copy(); b.view('u1')[2, 7] ^= 1\n"
+        "np.savez('bit.npz', v=v, w=b)\n"
+        "np.savez('name.npz', v=v, u=w)\n"
+        "np.savez('shape.npz', v=v, w=w.reshape(4, 3))\n"
+        "np.savez('less.npz', w=w)\n"
+        "np.savez('more.npz', u=v, **a)\n"
+        "def fnv(data, h=14695981039346656037):\n"
+        "    for byte in data: h = (h ^ byte) * 1099511628211 % 2**64\n"
+        "    return h\n"
+        "assert fnv(b'foobar') == 0x85944171f73967e8\n"
+        "infos = sorted(zipfile.ZipFile('hash.npz').infolist(), key=lambda i: i.filename)\n"
+        "parts = [fnv(i.filename.encode() + b'\\0' + struct.pack('<QQ', i.file_size, i.CRC))\n"
+        "         for i in infos]\n"
+        "open('hash', 'wb').write(struct.pack('=Q', fnv(struct.pack('<2Q', *parts))))\n"
+        "os.mkdir('words'); open('words/tokenizer.json', 'w').write('{}')\n"));
+    uint64_t hash = hash_of("hash.npz"), want = 0;
+    size_t size = 0;
+    unsigned char *bytes = scratch_read("hash", &size);
+    if (size == sizeof want) memcpy(&want, bytes, size);
+    free(bytes);
+    CHECK_MSG(hash && hash == want, "%016llx, not %016llx", (unsigned long long)hash,
+              (unsigned long long)want);
+    for (size_t i = 0; i < 5; i++) {
+        CHECK_MSG(hash_of(same[i]) == hash, "%s has another hash", same[i]);
+        CHECK_MSG(hash_of(other[i]) != hash && hash_of(other[i]), "%s", other[i]);
+    }
+    CHECK(hash_of("words") == 0);
+}
+
 /* In a child, for the administrator may read everything. */
 static void test_permission(void) {
     scratch_text("locked.npz", "x");
@@ -227,6 +280,7 @@ int main(void) {
     check_run("store: a folder", test_folder);
     check_run("store: shards", test_shards);
     check_run("store: weights that are not read", test_unread);
+    check_run("store: the hash", test_hash);
     check_run("store: no permission", test_permission);
     return check_done();
 }
