@@ -7,11 +7,17 @@
 
 #include "nibble.h"
 
-enum { ARGS_MAX_REPEATS = 64 };
+enum { ARGS_MAX_REPEATS = 64, ARGS_MAX_NUMBERS = 16 };
 
 /* An option that may be given several times. */
 struct args_list {
     const char *items[ARGS_MAX_REPEATS];
+    int count;
+};
+
+/* Whole numbers in one value: "128,512". At least one. */
+struct args_numbers {
+    long long items[ARGS_MAX_NUMBERS];
     int count;
 };
 
@@ -46,7 +52,10 @@ struct args {
     const char *out;
 
     /* bench */
-    long long bench_prompt, bench_tokens, repeats;
+    struct args_numbers bench_prompts, bench_tokens, bench_depths, bench_threads;
+    long long repeats;
+    const char *format;
+    bool ops;
 
     /* quantize */
     long long bits, embed_bits, group_size;

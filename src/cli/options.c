@@ -140,6 +140,40 @@ static bool store_number(const struct option *o, const char *name, const char *t
     return true;
 }
 
+/* One number of a list, its first `length` characters. */
+static bool list_number(const struct option *o, const char *text, size_t length, long long *out) {
+    char word[32];
+    double v;
+    if (length >= sizeof word) return false;
+    memcpy(word, text, length);
+    word[length] = 0;
+    if (!options_number(word, o->low, o->high, true, &v)) return false;
+    *out = (long long)v;
+    return true;
+}
+
+static bool store_numbers(const struct option *o, const char *name, const char *text,
+                          struct args *a) {
+    struct args_numbers *list = (void *)((char *)a + o->offset);
+    list->count = 0;
+    for (const char *p = text;; p++) {
+        size_t length = strcspn(p, ",");
+        if (list->count == ARGS_MAX_NUMBERS) {
+            message("%s: '%s' holds more than %d numbers", name, text, ARGS_MAX_NUMBERS);
+            return false;
+        }
+        if (!list_number(o, p, length, &list->items[list->count])) {
+            message("%s: '%s' is not a list of whole numbers from %.10g to %.10g with commas "
+                    "between them",
+                    name, text, o->low, o->high);
+            return false;
+        }
+        list->count++;
+        p += length;
+        if (!*p) return true;
+    }
+}
+
 static bool store(const struct option *o, const char *name, const char *text, struct args *a) {
     void *at = (char *)a + o->offset;
     struct args_list *list = at;
@@ -153,6 +187,7 @@ static bool store(const struct option *o, const char *name, const char *text, st
         }
         list->items[list->count++] = text;
         return true;
+    case OPTION_NUMBERS: return store_numbers(o, name, text, a);
     default: return store_number(o, name, text, a);
     }
 }
@@ -163,6 +198,8 @@ static void set_defaults(const struct command *c, struct args *a) {
             void *at = (char *)a + o->offset;
             if (o->kind == OPTION_WHOLE) *(long long *)at = (long long)o->absent;
             if (o->kind == OPTION_REAL) *(double *)at = o->absent;
+            if (o->kind == OPTION_NUMBERS)
+                *(struct args_numbers *)at = (struct args_numbers){{(long long)o->absent}, 1};
         }
     }
 }
@@ -227,7 +264,7 @@ static void print_option(const struct option *o) {
     size_t used = strlen(left);
     if (o->value) snprintf(left + used, sizeof left - used, " %s", o->value);
     output_print("  %-*s %s", 34, left, o->help);
-    bool number = o->kind == OPTION_WHOLE || o->kind == OPTION_REAL;
+    bool number = o->kind == OPTION_WHOLE || o->kind == OPTION_REAL || o->kind == OPTION_NUMBERS;
     if (number && !strstr(o->help, "(default")) output_print(" (default %g)", o->absent);
     output_print("\n");
 }

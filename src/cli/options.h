@@ -6,7 +6,15 @@
 
 #include "cli/args.h"
 
-enum option_kind { OPTION_FLAG, OPTION_TEXT, OPTION_WHOLE, OPTION_REAL, OPTION_LIST };
+/* OPTION_LIST: text, may be given again; OPTION_NUMBERS: whole numbers with commas between them. */
+enum option_kind {
+    OPTION_FLAG,
+    OPTION_TEXT,
+    OPTION_WHOLE,
+    OPTION_REAL,
+    OPTION_LIST,
+    OPTION_NUMBERS,
+};
 
 struct option {
     const char *names; /* "-n --n-predict --max-tokens": the shorter first, the one help shows last
@@ -14,7 +22,7 @@ struct option {
     enum option_kind kind;
     size_t offset;     /* of the value in struct args */
     double low, high;  /* of numbers */
-    double absent;     /* their default */
+    double absent;     /* their default, of a list of numbers the only one */
     const char *value; /* what help calls the value: "N" */
     const char *help;
 };

@@ -1,0 +1,84 @@
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/bench.h"
+#include "cli/stats.h"
+
+const int bench_percentiles[BENCH_PERCENTILES] = {50, 90, 99};
+
+static int compare(const void *a, const void *b) {
+    uint64_t x, y;
+    memcpy(&x, a, sizeof x);
+    memcpy(&y, b, sizeof y);
+    return (x > y) - (x < y);
+}
+
+/* The smallest of the sorted times that at least `percent` of them do not exceed. */
+static double percentile(const uint64_t *sorted, size_t n, int percent) {
+    size_t rank = (n * (size_t)percent + 99) / 100;
+    return (double)sorted[rank ? rank - 1 : 0] / 1e9;
+}
+
+/* Sorts the times in place: nobody needs their order. */
+static void find_latencies(const struct bench_test *t, size_t repeats, struct bench_figures *f) {
+    size_t n = t->tokens * repeats;
+    if (!t->token_ns || !n) return;
+    qsort(t->token_ns, n, sizeof *t->token_ns, compare);
+    for (int i = 0; i < BENCH_PERCENTILES; i++)
+        f->latency_s[i] = percentile(t->token_ns, n, bench_percentiles[i]);
+}
+
+static double median(const uint64_t *ns, size_t n) {
+    uint64_t sorted[BENCH_MAX_REPEATS];
+    memcpy(sorted, ns, n * sizeof *ns);
+    qsort(sorted, n, sizeof *sorted, compare);
+    return ((double)sorted[(n - 1) / 2] + (double)sorted[n / 2]) / 2e9;
+}
+
+static void find_rates(const struct bench_test *t, size_t repeats, struct bench_figures *f) {
+    double n = (double)repeats;
+    for (size_t i = 0; i < repeats; i++) f->rate += stats_rate(t->tokens, t->ns[i]) / n;
+    for (size_t i = 0; i < repeats; i++) {
+        double d = stats_rate(t->tokens, t->ns[i]) - f->rate;
+        f->deviation += d * d;
+    }
+    f->deviation = repeats > 1 ? sqrt(f->deviation / (n - 1)) : 0;
+    f->median_s = median(t->ns, repeats);
+    f->median_rate = f->median_s > 0 ? (double)t->tokens / f->median_s : 0;
+}
+
+static double quotient(double a, double b) {
+    return b > 0 ? a / b : 0;
+}
+
+/* A generated token reads all weights, and the cache up to and with itself. */
+static void generation_limit(const struct bench *b, const struct bench_series *s,
+                             const struct bench_test *t, struct bench_figures *f) {
+    double depth = (double)t->depth + ((double)t->tokens + 1) / 2;
+    f->bytes_per_token = (double)b->model.bytes_per_token + (double)s->context.kv_bytes * depth;
+    f->int8_ops_per_token = (double)(b->model.layer_ops.int8 + b->model.output_ops.int8);
+    f->f32_ops_per_token = (double)(b->model.layer_ops.f32 + b->model.output_ops.f32);
+    f->share = quotient(f->bytes_per_token * f->median_rate, s->peaks.read_bytes);
+}
+
+/* A prompt reads the weights once a batch; logits are computed of its last token only. */
+static void prompt_limit(const struct bench *b, const struct bench_series *s,
+                         const struct bench_test *t, struct bench_figures *f) {
+    double n = (double)t->tokens, batches = ceil(n / (double)s->context.batch);
+    f->bytes_per_token = (double)b->model.bytes_per_token * batches / n;
+    f->int8_ops_per_token = (double)b->model.layer_ops.int8 + (double)b->model.output_ops.int8 / n;
+    f->f32_ops_per_token = (double)b->model.layer_ops.f32 + (double)b->model.output_ops.f32 / n;
+    f->share = f->median_rate * (quotient(f->int8_ops_per_token, s->peaks.int8_ops) +
+                                 quotient(f->f32_ops_per_token, s->peaks.f32_ops));
+}
+
+struct bench_figures bench_figures(const struct bench *b, const struct bench_series *s,
+                                   const struct bench_test *t) {
+    struct bench_figures f = {0};
+    size_t repeats = (size_t)b->args->repeats;
+    find_rates(t, repeats, &f);
+    find_latencies(t, repeats, &f);
+    (t->generation ? generation_limit : prompt_limit)(b, s, t, &f);
+    return f;
+}
