@@ -252,7 +252,7 @@ NIBBLE_API bool nibble_write_npy(const char *path, const float *data, size_t row
 
 /* --- measuring -------------------------------------------------------------------------------- */
 
-/* What the threads reach together in loops that do nothing else, the best of some tries of some
+/* What the threads reach together in loops that do nothing else, the median of some tries of some
  * hundredths of a second each: the limits that a benchmark compares with. */
 typedef struct nibble_peaks {
     double read_bytes; /* a second, each thread reading a part of the memory again and again */

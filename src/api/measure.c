@@ -1,4 +1,5 @@
 /* include/nibble.h: the peaks of the machine. */
+#include <stdlib.h>
 #include <string.h>
 
 #include "api/handles.h"
@@ -6,9 +7,9 @@
 #include "base/memory.h"
 #include "ops/backend.h"
 
-/* Tries, and how long one lasts at least. Short ones find the moments in which nobody else has the
- * cores; but one of reading takes in the whole memory, several times if that is small. */
-enum { READ_TRIES = 5, READ_NS = 50000000, COMPUTE_TRIES = 10, COMPUTE_NS = 10000000 };
+/* Tries, and how long one lasts at least; the median counts, as it does for what is compared with
+ * it. One of reading takes in the whole memory, several times if that is small. */
+enum { TRIES = 5, READ_NS = 50000000, COMPUTE_NS = 10000000 };
 
 enum { LEAST_MEMORY = 1 << 20, MOST_MEMORY = 1 << 30, ROUNDS = 1 << 14 };
 
@@ -49,30 +50,33 @@ static void repeat(void *arg, size_t begin, size_t end, int thread) {
     }
 }
 
-/* As many parts as threads are as many chunks; one lasts so long that each thread claims one, and a
- * try in which one had to take two is not the best. */
+/* As many parts as threads are as many chunks; one lasts so long that each thread claims one. */
 static double run(struct probe *p) {
     uint64_t begin = clock_ns();
     pool_split(p->backend->pool, (size_t)pool_threads(p->backend->pool), 1, repeat, p);
     return (double)(clock_ns() - begin + 1);
 }
 
-/* The most of `work`, what all threads do in one repetition, that was done in a second. */
-static double best_rate(struct probe *p, loop_fn *loop, double work, int tries, double least_ns) {
-    double best = 0;
+static int by_size(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* How often a second all threads do one repetition. */
+static double median_rate(struct probe *p, loop_fn *loop, double least_ns) {
+    double rates[TRIES];
     p->loop = loop;
     p->times = 1;
-    while (tries) {
+    for (int i = 0; i < TRIES;) {
         double ns = run(p), missing = least_ns / ns;
-        double rate = work * (double)p->times / ns * 1e9;
-        if (missing > 1) {
+        rates[i] = (double)p->times / ns * 1e9;
+        if (missing > 1)
             p->times = (size_t)((double)p->times * (missing < 8 ? missing : 8)) + 1;
-            continue;
-        }
-        best = rate > best ? rate : best;
-        tries--;
+        else
+            i++;
     }
-    return best;
+    qsort(rates, TRIES, sizeof *rates, by_size);
+    return rates[TRIES / 2];
 }
 
 static void measure(const struct backend *b, unsigned char *memory, size_t size,
@@ -84,9 +88,9 @@ static void measure(const struct backend *b, unsigned char *memory, size_t size,
     double read = threads * (double)p.part;
     double int8 = threads * (double)b->kern.peak_int8(1, 1, ROUNDS);
     double f32 = threads * b->kern.peak_f32(1, 1, ROUNDS);
-    out->read_bytes = best_rate(&p, read_part, read, READ_TRIES, READ_NS);
-    out->int8_ops = best_rate(&p, multiply_int8, int8, COMPUTE_TRIES, COMPUTE_NS);
-    out->f32_ops = best_rate(&p, multiply_f32, f32, COMPUTE_TRIES, COMPUTE_NS);
+    out->read_bytes = read * median_rate(&p, read_part, READ_NS);
+    out->int8_ops = int8 * median_rate(&p, multiply_int8, COMPUTE_NS);
+    out->f32_ops = f32 * median_rate(&p, multiply_f32, COMPUTE_NS);
 }
 
 static bool open_memory(struct arena *a, size_t size, struct error *e) {

@@ -23,10 +23,11 @@ struct bench_test {
     uint64_t *token_ns; /* [repeats, tokens]; of a generation only */
 };
 
-/* All tests with one number of threads, and the limits measured around them. */
+/* All tests with one number of threads, and the limits measured among them. */
 struct bench_series {
     nibble_context_info context;
-    nibble_peaks peaks;
+    nibble_peaks *rounds; /* [repeats] the limits as found before each round */
+    nibble_peaks peaks;   /* the medians of those */
     struct bench_test *tests;
     size_t count;
 };
@@ -52,6 +53,8 @@ int bench_run(struct bench *b);
 void bench_run_free(struct bench *b);
 
 /* --- bench_figures.c: what follows from the times --------------------------------------------- */
+
+double bench_median(double *values, size_t n); /* sorts them */
 
 enum { BENCH_PERCENTILES = 3 };
 extern const int bench_percentiles[BENCH_PERCENTILES]; /* 50, 90, 99 */

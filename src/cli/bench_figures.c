@@ -29,11 +29,22 @@ static void find_latencies(const struct bench_test *t, size_t repeats, struct be
         f->latency_s[i] = percentile(t->token_ns, n, bench_percentiles[i]);
 }
 
-static double median(const uint64_t *ns, size_t n) {
-    uint64_t sorted[BENCH_MAX_REPEATS];
-    memcpy(sorted, ns, n * sizeof *ns);
-    qsort(sorted, n, sizeof *sorted, compare);
-    return ((double)sorted[(n - 1) / 2] + (double)sorted[n / 2]) / 2e9;
+static int compare_doubles(const void *a, const void *b) {
+    double x, y;
+    memcpy(&x, a, sizeof x);
+    memcpy(&y, b, sizeof y);
+    return (x > y) - (x < y);
+}
+
+double bench_median(double *values, size_t n) {
+    qsort(values, n, sizeof *values, compare_doubles);
+    return (values[(n - 1) / 2] + values[n / 2]) / 2;
+}
+
+static double median_seconds(const uint64_t *ns, size_t n) {
+    double seconds[BENCH_MAX_REPEATS];
+    for (size_t i = 0; i < n; i++) seconds[i] = (double)ns[i] / 1e9;
+    return bench_median(seconds, n);
 }
 
 static void find_rates(const struct bench_test *t, size_t repeats, struct bench_figures *f) {
@@ -44,7 +55,7 @@ static void find_rates(const struct bench_test *t, size_t repeats, struct bench_
         f->deviation += d * d;
     }
     f->deviation = repeats > 1 ? sqrt(f->deviation / (n - 1)) : 0;
-    f->median_s = median(t->ns, repeats);
+    f->median_s = median_seconds(t->ns, repeats);
     f->median_rate = f->median_s > 0 ? (double)t->tokens / f->median_s : 0;
 }
 

@@ -19,8 +19,9 @@ static bool add_test(struct bench_series *s, size_t repeats, bool generation, lo
 static bool add_tests(struct bench_series *s, const struct args *a) {
     const struct args_numbers *prompts = &a->bench_prompts, *tokens = &a->bench_tokens;
     bool ok = true;
+    s->rounds = calloc((size_t)a->repeats, sizeof *s->rounds);
     s->tests = calloc(2 * ARGS_MAX_NUMBERS * ARGS_MAX_NUMBERS, sizeof *s->tests);
-    if (!s->tests) return false;
+    if (!s->tests || !s->rounds) return false;
     for (int d = 0; d < a->bench_depths.count; d++) {
         long long depth = a->bench_depths.items[d];
         for (int i = 0; i < prompts->count; i++)
@@ -111,21 +112,25 @@ static int run_test(struct bench *b, struct bench_series *s, struct bench_test *
 
 /* --- a series --------------------------------------------------------------------------------- */
 
-static double larger(double a, double b) {
-    return a > b ? a : b;
-}
-
-/* The limits, the best of this and of what was found before. */
-static int probe(struct bench *b, struct bench_series *s) {
+static int probe(struct bench *b, struct bench_series *s, nibble_peaks *out) {
     nibble_error e;
-    nibble_peaks now;
-    if (!nibble_measure_peaks(b->model.bytes_per_token, s->context.threads, s->context.level, &now,
+    if (!nibble_measure_peaks(b->model.bytes_per_token, s->context.threads, s->context.level, out,
                               &e))
         return message_error(&e);
-    s->peaks.read_bytes = larger(s->peaks.read_bytes, now.read_bytes);
-    s->peaks.int8_ops = larger(s->peaks.int8_ops, now.int8_ops);
-    s->peaks.f32_ops = larger(s->peaks.f32_ops, now.f32_ops);
     return message_interrupted() ? message_interrupted_exit() : EXIT_DONE;
+}
+
+static double median_peak(const nibble_peaks *rounds, size_t n, size_t offset) {
+    double values[BENCH_MAX_REPEATS];
+    for (size_t i = 0; i < n; i++)
+        values[i] = *(const double *)(const void *)((const char *)&rounds[i] + offset);
+    return bench_median(values, n);
+}
+
+static void settle_peaks(struct bench_series *s, size_t n) {
+    s->peaks.read_bytes = median_peak(s->rounds, n, offsetof(nibble_peaks, read_bytes));
+    s->peaks.int8_ops = median_peak(s->rounds, n, offsetof(nibble_peaks, int8_ops));
+    s->peaks.f32_ops = median_peak(s->rounds, n, offsetof(nibble_peaks, f32_ops));
 }
 
 static void show_progress(const struct bench *b, const struct bench_series *s, size_t round,
@@ -136,10 +141,19 @@ static void show_progress(const struct bench *b, const struct bench_series *s, s
     message_progress("benchmark", done, (size_t)b->args->bench_threads.count * rounds * s->count);
 }
 
-/* Every test once, then again: what disturbs the machine for a while disturbs all alike. */
+/* Before a probe takes its memory: all that the tests need is there after the first round. */
+static void note_memory(struct bench *b) {
+    b->private_bytes = nibble_memory_private();
+    b->peak_bytes = nibble_memory_peak();
+}
+
+/* The limits and every test once, then again: what disturbs the machine for a while disturbs all
+ * alike. */
 static int run_rounds(struct bench *b, struct bench_series *s) {
     int code = EXIT_DONE;
     for (size_t round = 0; round <= (size_t)b->args->repeats; round++) {
+        if (s == b->series && round == 1) note_memory(b);
+        if (round && code == EXIT_DONE) code = probe(b, s, &s->rounds[round - 1]);
         for (size_t i = 0; i < s->count && code == EXIT_DONE; i++) {
             show_progress(b, s, round, i);
             code = run_test(b, s, &s->tests[i], round);
@@ -165,13 +179,6 @@ static int open_context(struct bench *b, struct bench_series *s, long long threa
     return EXIT_CONTEXT;
 }
 
-/* Before a probe takes its memory while the model's pages are there: the first probe has run on
- * less than the tests need. */
-static void note_memory(struct bench *b) {
-    b->private_bytes = nibble_memory_private();
-    b->peak_bytes = nibble_memory_peak();
-}
-
 static int run_series(struct bench *b, struct bench_series *s, long long threads) {
     int code = open_context(b, s, threads);
     if (code != EXIT_DONE) return code;
@@ -179,10 +186,9 @@ static int run_series(struct bench *b, struct bench_series *s, long long threads
         message("not enough memory for the times of the benchmark; ask for fewer repeats");
         return EXIT_FAILED;
     }
-    code = probe(b, s);
-    if (code == EXIT_DONE) code = run_rounds(b, s);
-    if (s == b->series) note_memory(b);
-    return code == EXIT_DONE ? probe(b, s) : code;
+    code = run_rounds(b, s);
+    if (code == EXIT_DONE) settle_peaks(s, (size_t)b->args->repeats);
+    return code;
 }
 
 int bench_run(struct bench *b) {
@@ -205,6 +211,7 @@ void bench_run_free(struct bench *b) {
             free(s->tests[k].token_ns);
         }
         free(s->tests);
+        free(s->rounds);
     }
     free(b->ids);
     free(b->logits);

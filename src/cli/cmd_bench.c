@@ -80,7 +80,7 @@ const struct command command_bench = {
     .notes =
         "A prompt is read in batches, generation runs a token at a time, each behind -d tokens\n"
         "that are not timed. All tests run once to warm up, then all once more, -r times; the\n"
-        "limits of this machine are measured before and after. -p, -n, -d and -t take lists.\n"
+        "limits of this machine are measured each time before. -p, -n, -d and -t take lists.\n"
         "\n"
         "  tok/s, stddev  mean and standard deviation of the repeats\n"
         "  median         tokens by the median time; limit and latency of a prompt follow it\n"

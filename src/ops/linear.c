@@ -46,13 +46,14 @@ static dots_fn *dots_of(const struct backend *b, const struct mat *w) {
     return f == &format_bf16 ? b->kern.dots_bf16 : NULL;
 }
 
-/* Blocks of rows and tokens that stay in the second cache. */
+/* Blocks of rows and tokens that stay in the second cache; for one token nothing has to stay. */
 static void plain_rows(const struct job *j, float *y, size_t stride, const struct mat *w,
                        size_t begin, size_t end, float *scratch) {
     dots_fn *dots = dots_of(j->backend, w);
     (void)scratch;
-    for (size_t row = begin; row < end; row += BLOCK_ROWS) {
-        size_t rows = end - row < BLOCK_ROWS ? end - row : BLOCK_ROWS;
+    size_t block = j->n == 1 ? end - begin : BLOCK_ROWS;
+    for (size_t row = begin; row < end; row += block) {
+        size_t rows = end - row < block ? end - row : block;
         const unsigned char *weights = w->plane[0] + row * w->stride[0];
         for (size_t t = 0; t < j->n; t += BLOCK_TOKENS) {
             size_t n = j->n - t < BLOCK_TOKENS ? j->n - t : BLOCK_TOKENS;
