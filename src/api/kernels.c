@@ -26,7 +26,7 @@ enum {
     STRIP_TOKENS = 64,
     PACKED = 16,
     READ_BYTES = 256 << 10,
-    ROUNDS = 1 << 12,
+    ROUNDS = 1 << 10,
     MOST_X = STRIP_TOKENS * AFFINE_COLS,
     MOST_Y = TOKENS * COLS,
     MOST_W = AFFINE_ROWS * AFFINE_COLS,

@@ -11,7 +11,7 @@
  * it. One of reading takes in the whole memory, several times if that is small. */
 enum { TRIES = 5, READ_NS = 50000000, COMPUTE_NS = 10000000 };
 
-enum { LEAST_MEMORY = 1 << 20, MOST_MEMORY = 1 << 30, ROUNDS = 1 << 14 };
+enum { LEAST_MEMORY = 1 << 20, MOST_MEMORY = 1 << 30, ROUNDS = 1 << 12 };
 
 struct probe;
 typedef void loop_fn(const struct probe *p, size_t i);

@@ -1,16 +1,26 @@
 /* AVX2, FMA and F16C: eight floats a vector. */
 #include "kern/ymm.inc"
 
+/* Products of bytes are added in pairs to 16 bits, which hold 8 * 15 * 127 * 2 or 2 * 63 * 127 * 2
+ * but not 255 * 127 * 2: codes of 8 bits go a nibble at a time, to 32 bits. */
+static inline size_t most_dots(int bits) {
+    return bits <= 4 ? 8 : bits <= 6 ? 2 : 32;
+}
+
+enum { UNROLL = 2 };
+
 static inline ivec add_pairs(ivec sum, ivec products, short factor) {
     return ivec_add(sum, _mm256_madd_epi16(products, _mm256_set1_epi16(factor)));
 }
 
-/* Products of bytes are added in pairs to 16 bits, which saturate: 63 * 127 * 2 fits, 255 * 127 * 2
- * does not, so codes of 8 bits go a nibble at a time. */
-static inline ivec ivec_dot(ivec sum, ivec codes, ivec a, int bits) {
-    if (bits < 8) return add_pairs(sum, _mm256_maddubs_epi16(codes, a), 1);
-    sum = add_pairs(sum, _mm256_maddubs_epi16(ivec_low4(codes), a), 1);
-    return add_pairs(sum, _mm256_maddubs_epi16(ivec_high4(codes), a), 16);
+static inline ivec ivec_dot(ivec c, ivec codes, ivec a, int bits) {
+    if (bits < 8) return _mm256_add_epi16(c, _mm256_maddubs_epi16(codes, a));
+    c = add_pairs(c, _mm256_maddubs_epi16(ivec_low4(codes), a), 1);
+    return add_pairs(c, _mm256_maddubs_epi16(ivec_high4(codes), a), 16);
+}
+
+static inline ivec ivec_widen(ivec sum, ivec c, int bits) {
+    return bits < 8 ? add_pairs(sum, c, 1) : ivec_add(sum, c);
 }
 
 #include "kern/floats.inc"

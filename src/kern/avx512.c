@@ -168,10 +168,6 @@ static inline void ivec_store(void *p, ivec v) {
     _mm512_storeu_si512(p, v);
 }
 
-static inline ivec ivec_load_first(const void *p, size_t n) {
-    return _mm512_maskz_loadu_epi8(((__mmask64)1 << n) - 1, p);
-}
-
 static inline ivec ivec_low4(ivec v) {
     return _mm512_and_si512(v, _mm512_set1_epi8(15));
 }
@@ -180,36 +176,46 @@ static inline ivec ivec_high4(ivec v) {
     return ivec_low4(_mm512_srli_epi16(v, 4));
 }
 
-/* Four times 2 * bits bytes: words 0 to 7 of lane k are words bits * k and on. */
-static inline ivec ivec_spread_first(const void *p, size_t n, int bits) {
+static inline size_t unpack_bytes(int bits) {
+    return 8 * (size_t)bits;
+}
+
+/* Words 0 to 7 of lane k are words bits * k and on: its 16 codes. The two bytes at bit 2 * bits * i
+ * hold codes 2 * i and 2 * i + 1: one shift makes the first an even byte, another the second an odd
+ * one. */
+static inline ivec ivec_unpack(const unsigned char *p, int bits) {
     const __m512i word = _mm512_set_epi16(7, 6, 5, 4, 3, 2, 1, 0, 7, 6, 5, 4, 3, 2, 1, 0, 7, 6, 5,
                                           4, 3, 2, 1, 0, 7, 6, 5, 4, 3, 2, 1, 0);
     const __m512i lane = _mm512_set_epi16(3, 3, 3, 3, 3, 3, 3, 3, 2, 2, 2, 2, 2, 2, 2, 2, 1, 1, 1,
                                           1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0);
     __m512i from = _mm512_add_epi16(word, _mm512_mullo_epi16(lane, _mm512_set1_epi16((short)bits)));
-    return _mm512_permutexvar_epi16(from, ivec_load_first(p, n));
+    __m512i bit = _mm512_mullo_epi16(word, _mm512_set1_epi16((short)(2 * bits)));
+    __m512i first = _mm512_srli_epi16(bit, 3); /* of the two bytes, and the second above it */
+    __m512i bytes = _mm512_add_epi16(_mm512_mullo_epi16(first, _mm512_set1_epi16(0x101)),
+                                     _mm512_set1_epi16(0x100));
+    __m512i shift = _mm512_and_si512(bit, _mm512_set1_epi16(7));
+    __m512i v = _mm512_maskz_loadu_epi8(((__mmask64)1 << 8 * bits) - 1, p);
+    v = _mm512_shuffle_epi8(_mm512_permutexvar_epi16(from, v), bytes);
+    __m512i even = _mm512_srlv_epi16(v, shift), odd = _mm512_slli_epi16(even, 8u - (unsigned)bits);
+    __m512i both = _mm512_ternarylogic_epi32(even, odd, _mm512_set1_epi16(0xff), 0xe4);
+    return _mm512_and_si512(both, _mm512_set1_epi8((char)((1 << bits) - 1)));
 }
 
-static inline ivec ivec_spread(const void *p, int bits) {
-    return ivec_spread_first(p, 8 * (size_t)bits, bits);
-}
-
-static inline ivec ivec_shuffle(ivec v, const unsigned char *table) {
-    return _mm512_shuffle_epi8(v, _mm512_broadcast_i32x4(_mm_loadu_si128((const void *)table)));
-}
-
-static inline ivec ivec_shift16(ivec v, const uint16_t *factors, int right) {
-    __m512i f = _mm512_broadcast_i32x4(_mm_loadu_si128((const void *)factors));
-    return _mm512_srli_epi16(_mm512_mullo_epi16(v, f), (unsigned)right);
-}
-
-static inline ivec ivec_pack16(ivec a, ivec b) {
-    return _mm512_packus_epi16(a, b);
-}
-
-static inline ivec ivec_dot(ivec sum, ivec codes, ivec a, int bits) {
+static inline size_t most_dots(int bits) {
     (void)bits;
-    return _mm512_dpbusd_epi32(sum, codes, a);
+    return 32;
+}
+
+enum { UNROLL = 32 };
+
+static inline ivec ivec_dot(ivec c, ivec codes, ivec a, int bits) {
+    (void)bits;
+    return _mm512_dpbusd_epi32(c, codes, a);
+}
+
+static inline ivec ivec_widen(ivec sum, ivec c, int bits) {
+    (void)bits;
+    return ivec_add(sum, c);
 }
 
 static inline ivec ivec_all32(const void *p) {
@@ -273,7 +279,7 @@ static inline void transpose_four(vec *v) {
     v[3] = _mm512_castpd_ps(_mm512_unpackhi_pd(bd, dd));
 }
 
-static inline void vec_transpose(vec *v) {
+static inline __attribute__((always_inline)) void vec_transpose(vec *v) {
     for (int i = 0; i < 16; i += 4) transpose_four(v + i);
     for (int i = 0; i < 4; i++) { /* then the blocks of 16 bytes among every fourth row */
         vec ab02 = _mm512_shuffle_f32x4(v[i], v[i + 4], 0x88);

@@ -26,7 +26,7 @@ static void layout(struct run *r, struct arena *a, enum dtype kv_type) {
     size_t cols = larger(larger(s->dim, s->hidden), queries);
     linear_layout(&r->backend, a, cols, n);
     size_t scratch = larger(attend_scratch(s->head_dim), cache_scratch(s->head_dim));
-    backend_layout(&r->backend, a, larger(linear_scratch(cols, n), scratch));
+    backend_layout(&r->backend, a, larger(linear_scratch(cols, s->hidden, n), scratch));
     kv_layout(&r->kv, a, s, kv_type, r->context);
 }
 

@@ -202,17 +202,18 @@ void linear(const struct backend *b, const struct linear *products, size_t count
 static void multiply_gated(void *arg, size_t begin, size_t end, int thread) {
     const struct job *j = arg;
     const struct linear *gate = &j->products[0], *up = &j->products[1];
-    size_t rows = gate->w->rows;
-    float *block = backend_scratch(j->backend, thread), *scratch = block + BLOCK_ROWS * j->n;
-    for (size_t i = begin; i < end; i++) {
-        size_t row = i * BLOCK_ROWS, last = row + BLOCK_ROWS < rows ? row + BLOCK_ROWS : rows;
+    size_t rows = gate->w->rows, end_row = end * BLOCK_ROWS < rows ? end * BLOCK_ROWS : rows;
+    size_t most = j->n < STRIP_TOKENS ? rows : BLOCK_ROWS; /* of few tokens nothing has to stay */
+    float *block = backend_scratch(j->backend, thread), *scratch = block + most * j->n;
+    for (size_t row = begin * BLOCK_ROWS, last; row < end_row; row = last) {
+        last = end_row - row < most ? end_row : row + most;
         if (j->count == 2) {
             rows_of(j, gate->w)(j, gate->y + row, rows, gate->w, row, last, scratch);
         }
-        rows_of(j, up->w)(j, block, BLOCK_ROWS, up->w, row, last, scratch);
+        rows_of(j, up->w)(j, block, most, up->w, row, last, scratch);
         for (size_t t = 0; t < j->n; t++) {
             float *y = gate->y + t * rows + row;
-            j->backend->kern.silu_mul(y, block + t * BLOCK_ROWS, last - row);
+            j->backend->kern.silu_mul(y, block + t * most, last - row);
         }
     }
 }
@@ -232,9 +233,13 @@ void linear_gated(const struct backend *b, float *y, const struct mat *gate, con
 
 /* --- memory ----------------------------------------------------------------------------------- */
 
-size_t linear_scratch(size_t cols, size_t n) {
-    size_t tile = KERN_SCRATCH / sizeof(float), block = BLOCK_ROWS * cols;
-    return BLOCK_ROWS * n + (tile > block ? tile : block);
+static size_t larger(size_t a, size_t b) {
+    return a > b ? a : b;
+}
+
+size_t linear_scratch(size_t cols, size_t rows, size_t n) {
+    size_t gated = larger(BLOCK_ROWS * n, (STRIP_TOKENS - 1) * rows);
+    return gated + larger(KERN_SCRATCH / sizeof(float), BLOCK_ROWS * cols);
 }
 
 void linear_layout(struct backend *b, struct arena *a, size_t cols, size_t n) {

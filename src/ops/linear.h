@@ -33,8 +33,9 @@ void linear(const struct backend *b, const struct linear *products, size_t count
 void linear_gated(const struct backend *b, float *y, const struct mat *gate, const struct mat *up,
                   struct input in, size_t n);
 
-/* What the threads need for matrices of at most `cols` columns and batches of at most n tokens. */
-size_t linear_scratch(size_t cols, size_t n);
+/* What the threads need for matrices of at most `cols` columns, gates of at most `rows` rows, and
+ * batches of at most n tokens. */
+size_t linear_scratch(size_t cols, size_t rows, size_t n);
 void linear_layout(struct backend *b, struct arena *a, size_t cols, size_t n);
 
 #endif
