@@ -2,8 +2,9 @@
 
 #include <stdint.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 
-enum { ALIGNMENT = 64 };
+enum { ALIGNMENT = 64, HUGE_PAGE = 2 << 20 };
 
 void *arena_take(struct arena *a, size_t count, size_t elem_bytes) {
     size_t bytes, end;
@@ -32,4 +33,12 @@ bool arena_open(struct arena *a, size_t size, struct error *e) {
 void arena_close(struct arena *a) {
     if (a->base) free(a->base - a->base[-1]);
     *a = (struct arena){0};
+}
+
+/* Whole huge pages only: what follows must not become part of one. */
+void arena_prefer_huge(const struct arena *a, size_t bytes) {
+    uintptr_t begin = (uintptr_t)a->base, end = begin + bytes;
+    begin = (begin + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
+    end = end / HUGE_PAGE * HUGE_PAGE;
+    if (begin < end) madvise(a->base + (begin - (uintptr_t)a->base), end - begin, MADV_HUGEPAGE);
 }

@@ -12,8 +12,9 @@ static size_t larger(size_t a, size_t b) {
     return a > b ? a : b;
 }
 
-/* Scratch first: it is used for every token, the end of the cache perhaps never. */
-static void layout(struct run *r, struct arena *a, enum dtype kv_type) {
+/* Scratch first: it is used for every token, the end of the cache perhaps never. Returns the bytes
+ * of scratch. */
+static size_t layout(struct run *r, struct arena *a, enum dtype kv_type) {
     const struct spec *s = &r->model->spec;
     size_t n = r->batch, queries = s->heads * s->head_dim, keys = s->kv_heads * s->head_dim;
     r->x = arena_take(a, n, s->dim * sizeof(float));
@@ -27,7 +28,9 @@ static void layout(struct run *r, struct arena *a, enum dtype kv_type) {
     linear_layout(&r->backend, a, cols, n);
     size_t scratch = larger(attend_scratch(s->head_dim), cache_scratch(s->head_dim));
     backend_layout(&r->backend, a, larger(linear_scratch(cols, s->hidden, n), scratch));
+    size_t bytes = a->used;
     kv_layout(&r->kv, a, s, kv_type, r->context);
+    return bytes;
 }
 
 /* The model's own context if memory allows, else what leaves a gigabyte free. */
@@ -56,7 +59,7 @@ bool run_open(struct run *r, const struct model *m, const struct run_options *o,
         goto fail;
     }
     TRY(arena_open(&r->arena, count.used, e));
-    layout(r, &r->arena, o->kv_type);
+    arena_prefer_huge(&r->arena, layout(r, &r->arena, o->kv_type));
     return true;
 fail:
     run_close(r);
