@@ -109,6 +109,13 @@ static struct rows take_rows(const struct attend *a, const struct block *b,
     return (struct rows){k->sums_f32, (const unsigned char *)room, width * sizeof(float), NULL};
 }
 
+/* Few queries do not take long enough for the hardware to foresee what they read next. */
+static void ask_ahead(const struct attend *a, const struct block *b, const unsigned char *data,
+                      size_t elements) {
+    size_t bytes = b->queries < CONVERT ? elements * dtype_bytes(a->cache->dtype) : 0;
+    for (size_t i = 0; i < bytes; i += 64) __builtin_prefetch(data + i);
+}
+
 static void scale_scores(float *scores, const float *scales, size_t n) {
     for (size_t i = 0; scales && i < n; i++) scores[i] *= scales[i];
 }
@@ -144,7 +151,11 @@ static void score_tile(const struct attend *a, const struct block *b, size_t at,
 static void attend_tile(const struct attend *a, const struct block *b, size_t at, size_t count) {
     const struct cache *c = a->cache;
     size_t dim = c->head_dim;
+    ask_ahead(a, b, cache_values(c, b->kv_head, at), count * dim);
     score_tile(a, b, at, count);
+    if (at + TILE < c->context) {
+        ask_ahead(a, b, cache_keys(c, b->kv_head, at / TILE + 1), TILE * dim);
+    }
     struct rows values = take_rows(a, b, cache_values(c, b->kv_head, at), count, dim, b->tile);
     if (c->v_scales) values.scales = c->v_scales + cache_scale_at(c, b->kv_head, at);
     size_t n; /* queries of tokens that see the same of this tile */
