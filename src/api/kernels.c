@@ -159,6 +159,7 @@ static void layout(struct operands *o, struct arena *a) {
     for (int i = 0; i < 2; i++) o->scales[i] = arena_take(a, AFFINE_ROWS, 2 * MOST_GROUPS);
     o->packed.codes = arena_take(a, STRIP_TOKENS, packed_stride(AFFINE_COLS));
     o->packed.scales = arena_take(a, STRIP_TOKENS, MOST_GROUPS * sizeof *o->packed.scales);
+    o->packed.shifts = arena_take(a, STRIP_TOKENS, MOST_GROUPS * sizeof *o->packed.shifts);
     o->packed.sums = arena_take(a, STRIP_TOKENS, MOST_GROUPS * sizeof *o->packed.sums);
     o->scratch = arena_take(a, 1, KERN_SCRATCH);
 }

@@ -19,8 +19,12 @@ static inline ivec ivec_dot(ivec c, ivec codes, ivec a, int bits) {
     return add_pairs(c, _mm256_maddubs_epi16(ivec_high4(codes), a), 16);
 }
 
+static inline ivec ivec_begin(ivec sum, int bits) {
+    return bits < 8 ? ivec_zero() : sum;
+}
+
 static inline ivec ivec_widen(ivec sum, ivec c, int bits) {
-    return bits < 8 ? add_pairs(sum, c, 1) : ivec_add(sum, c);
+    return bits < 8 ? add_pairs(sum, c, 1) : c;
 }
 
 #include "kern/floats.inc"

@@ -213,9 +213,15 @@ static inline ivec ivec_dot(ivec c, ivec codes, ivec a, int bits) {
     return _mm512_dpbusd_epi32(c, codes, a);
 }
 
-static inline ivec ivec_widen(ivec sum, ivec c, int bits) {
+static inline ivec ivec_begin(ivec sum, int bits) {
     (void)bits;
-    return ivec_add(sum, c);
+    return sum;
+}
+
+static inline ivec ivec_widen(ivec sum, ivec c, int bits) {
+    (void)sum;
+    (void)bits;
+    return c;
 }
 
 static inline ivec ivec_all32(const void *p) {
@@ -253,10 +259,6 @@ static inline void ivec_sum_rows(const ivec *v, ivec *quarter) {
     quarter[1] = _mm512_shuffle_i32x4(ab13, cd13, 0x88);
     quarter[2] = _mm512_shuffle_i32x4(ab02, cd02, 0xdd);
     quarter[3] = _mm512_shuffle_i32x4(ab13, cd13, 0xdd);
-}
-
-static inline vec vec_of(ivec v) {
-    return _mm512_cvtepi32_ps(v);
 }
 
 static inline vec vec_as(ivec v) {

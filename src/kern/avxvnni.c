@@ -13,9 +13,15 @@ static inline ivec ivec_dot(ivec c, ivec codes, ivec a, int bits) {
     return _mm256_dpbusd_avx_epi32(c, codes, a);
 }
 
-static inline ivec ivec_widen(ivec sum, ivec c, int bits) {
+static inline ivec ivec_begin(ivec sum, int bits) {
     (void)bits;
-    return ivec_add(sum, c);
+    return sum;
+}
+
+static inline ivec ivec_widen(ivec sum, ivec c, int bits) {
+    (void)sum;
+    (void)bits;
+    return c;
 }
 
 #include "kern/affine.inc"

@@ -94,7 +94,7 @@ static float scale_at(const struct mat *w, int plane, size_t row, size_t i) {
                                     : f32_at(p, i);
 }
 
-static void pack_group(const struct packed *p, const float *x, int8_t *codes, float *d, float *e) {
+static void pack_group(const struct packed *p, const float *x, int8_t *codes, size_t at) {
     float most = 0;
     int sum = 0;
     bool nan = false;
@@ -103,14 +103,16 @@ static void pack_group(const struct packed *p, const float *x, int8_t *codes, fl
         most = fabsf(x[i]) > most ? fabsf(x[i]) : most;
     }
     float unit = 127 / most;
-    bool usable = !nan && most < INFINITY && unit < INFINITY;
+    bool usable = !nan && packed_usable(most);
     for (int i = 0; i < p->group; i++) {
         int code = usable ? (int)rintf(x[i] * unit) : 0;
         codes[packed_place(p->order, p->group, (size_t)i)] = (int8_t)code;
         sum += code;
     }
-    *d = nan ? NAN : most / 127;
-    *e = *d * (float)sum;
+    float d = packed_scale(nan ? NAN : most);
+    p->scales[at] = d;
+    p->shifts[at] = -PACKED_SHIFT * d;
+    p->sums[at] = d * (float)sum;
 }
 
 static void affine_pack(const struct packed *p, const float *x, size_t begin, size_t end) {
@@ -119,7 +121,7 @@ static void affine_pack(const struct packed *p, const float *x, size_t begin, si
         memset(p->codes + t * p->stride, 0, p->stride);
         for (size_t g = 0; g < groups; g++) {
             pack_group(p, x + t * p->cols + g * group, p->codes + t * p->stride + g * group,
-                       p->scales + t * groups + g, p->sums + t * groups + g);
+                       t * groups + g);
         }
     }
 }

@@ -246,5 +246,6 @@ void linear_layout(struct backend *b, struct arena *a, size_t cols, size_t n) {
     size_t groups = cols / 32 + 1;
     b->packed.codes = arena_take(a, n, packed_stride(cols));
     b->packed.scales = arena_take(a, n, groups * sizeof(float));
+    b->packed.shifts = arena_take(a, n, groups * sizeof(float));
     b->packed.sums = arena_take(a, n, groups * sizeof(float));
 }

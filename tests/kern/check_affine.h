@@ -11,7 +11,8 @@
 enum { MOST_ROWS = 40, MOST_TOKENS = 13, MOST_COLS = 44 * 128, MOST_GAP = 19 };
 enum { MOST_GROUPS = MOST_COLS / 32, PLANES = MAT_PLANES };
 
-static struct buffer planes[PLANES], packed_codes, packed_scales, packed_sums, products, tiles;
+static struct buffer planes[PLANES], packed_codes, packed_scales, packed_shifts, packed_sums,
+    products, tiles;
 
 /* The whole product that is being checked; its planes and arrays lie here. */
 static struct {
@@ -20,6 +21,7 @@ static struct {
     unsigned char plane[PLANES][MOST_ROWS * MOST_COLS]; /* enough for f32 scales too */
     int8_t codes[MOST_TOKENS * MOST_COLS];
     float scales[MOST_TOKENS * MOST_GROUPS], sums[MOST_TOKENS * MOST_GROUPS];
+    float shifts[MOST_TOKENS * MOST_GROUPS];
     float y[MOST_TOKENS * MOST_ROWS]; /* what affine_rows makes of it in one call */
 } whole;
 
@@ -33,6 +35,7 @@ static void open_affine_buffers(void) {
     for (int i = 0; i < PLANES; i++) open_buffer(&planes[i], sizeof whole.plane[i]);
     open_buffer(&packed_codes, sizeof whole.codes);
     open_buffer(&packed_scales, sizeof whole.scales);
+    open_buffer(&packed_shifts, sizeof whole.shifts);
     open_buffer(&packed_sums, sizeof whole.sums);
     open_buffer(&products, MOST_TOKENS * (MOST_ROWS + MOST_GAP) * sizeof(float));
     open_buffer(&tiles, KERN_SCRATCH);
@@ -95,7 +98,9 @@ static void fill_packed_group(size_t t, size_t g, size_t groups, bool finite) {
     }
     if (now.values == SMALL_SCALES) d = 1 + d;
     if (!finite) d = draw_bits() % 2 ? INFINITY : NAN;
+    if (finite) d = half_from_bits(half_to_bits(d) & ~3u);
     whole.scales[t * groups + g] = d;
+    whole.shifts[t * groups + g] = -PACKED_SHIFT * d;
     whole.sums[t * groups + g] = d * (float)sum;
 }
 
@@ -122,6 +127,7 @@ static void make_whole(int bits, int group, enum dtype dtype, size_t rows, size_
                               .stride = packed_stride(cols),
                               .codes = whole.codes,
                               .scales = whole.scales,
+                              .shifts = whole.shifts,
                               .sums = whole.sums};
     fill_weights(rows, groups);
     fill_packed(groups);
@@ -166,6 +172,7 @@ static struct packed place_tokens(const struct part *p) {
     place(&packed_codes, place_of(p->at, 4), whole.codes + p->token * x.stride, x.n * x.stride);
     x.codes = (int8_t *)packed_codes.data;
     x.scales = place_floats(&packed_scales, p->at, whole.scales + first, x.n * groups);
+    x.shifts = place_floats(&packed_shifts, place_of(p->at, 5), whole.shifts + first, x.n * groups);
     x.sums = place_floats(&packed_sums, place_of(p->at, 1), whole.sums + first, x.n * groups);
     return x;
 }

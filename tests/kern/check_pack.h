@@ -7,18 +7,20 @@
 
 enum { PACK_TOKENS = 4, PACK_COLS = 44 * 128, PACK_GROUPS = PACK_COLS / 32 };
 
-static struct buffer pack_x, pack_codes, pack_scales, pack_sums;
+static struct buffer pack_x, pack_codes, pack_scales, pack_shifts, pack_sums;
 
 static float pack_data[PACK_TOKENS * PACK_COLS];
 
 /* What the plain kernel makes of pack_data. */
 static int8_t want_codes[PACK_TOKENS * PACK_COLS];
 static float want_scales[PACK_TOKENS * PACK_GROUPS], want_sums[PACK_TOKENS * PACK_GROUPS];
+static float want_shifts[PACK_TOKENS * PACK_GROUPS];
 
 static void open_pack_buffers(void) {
     open_buffer(&pack_x, sizeof pack_data);
     open_buffer(&pack_codes, sizeof want_codes);
     open_buffer(&pack_scales, sizeof want_scales);
+    open_buffer(&pack_shifts, sizeof want_scales);
     open_buffer(&pack_sums, sizeof want_sums);
 }
 
@@ -94,12 +96,13 @@ static void check_group(const struct packed *p, size_t g) {
     size_t group = (size_t)p->group, groups = p->cols / group, wrong = 0;
     const int8_t *codes = p->codes + g / groups * p->stride + g % groups * group;
     const float *x = pack_data + g * group;
-    float d = pack_magnitude(x, group) / 127;
+    float most = pack_magnitude(x, group),
+          d = most < 0x1p100f || isnan(most) ? most / 127 : INFINITY;
     int sum = 0;
     for (size_t i = 0; i < group; i++) {
         int a = codes[packed_place(p->order, p->group, i)];
         bool near = fabs((double)x[i] / d - a) <= 0.5 + 0x1p-15;
-        if (!isfinite(d) || d == 0)
+        if (!isfinite(d) || d == 0 || isinf(127 / most))
             near = a == 0;
         else if (d < 0x1p-126f)
             near = a >= -127;
@@ -108,6 +111,11 @@ static void check_group(const struct packed *p, size_t g) {
     }
     CHECK_MSG(!wrong, "affine_pack at level %s: %zu codes of group %zu are not x / d%s", now.level,
               wrong, g, now.what);
+    if (isfinite(d)) d = half_from_bits(half_to_bits(d) & ~3u);
+    CHECK_MSG(same_float(p->shifts[g], (float)(-12582912.0 * d)) &&
+                  (!isfinite(d) || p->shifts[g] == -12582912.0 * d),
+              "affine_pack at level %s: shift %zu is %a, not exact%s", now.level, g, p->shifts[g],
+              now.what);
     CHECK_MSG(same_float(p->scales[g], d), "affine_pack at level %s: scale %zu is %a, not %a%s",
               now.level, g, p->scales[g], d, now.what);
     CHECK_MSG(same_float(p->sums[g], d * (float)sum),
@@ -140,9 +148,11 @@ static struct packed place_packed(struct packed p, int at) {
     place(&pack_x, aligned, pack_data, p.n * p.cols * sizeof(float));
     place(&pack_codes, at, NULL, p.n * p.stride);
     place(&pack_scales, aligned, NULL, p.n * groups * sizeof(float));
+    place(&pack_shifts, aligned, NULL, p.n * groups * sizeof(float));
     place(&pack_sums, aligned, NULL, p.n * groups * sizeof(float));
     p.codes = (int8_t *)pack_codes.data;
     p.scales = (float *)(void *)pack_scales.data;
+    p.shifts = (float *)(void *)pack_shifts.data;
     p.sums = (float *)(void *)pack_sums.data;
     return p;
 }
@@ -155,7 +165,8 @@ static void check_packing(const struct packed *shape, size_t begin, size_t end, 
     now.kern.affine_pack(&p, (const float *)(const void *)pack_x.data, begin, end);
     for (size_t t = 0; t < p.n; t++) check_token(&p, t, t >= begin && t < end);
     bool intact = margins_intact(&pack_codes) && margins_intact(&pack_scales) &&
-                  margins_intact(&pack_sums) && margins_intact(&pack_x);
+                  margins_intact(&pack_shifts) && margins_intact(&pack_sums) &&
+                  margins_intact(&pack_x);
     CHECK_MSG(intact, "affine_pack at level %s writes outside its arrays%s", now.level, now.what);
     CHECK_MSG(memcmp(pack_x.data, pack_data, pack_x.bytes) == 0,
               "affine_pack at level %s changes its input%s", now.level, now.what);
@@ -174,6 +185,7 @@ static void check_shape(enum packed_order order, int group, size_t groups) {
     struct packed want = p;
     want.codes = want_codes;
     want.scales = want_scales;
+    want.shifts = want_shifts;
     want.sums = want_sums;
     kern_scalar.affine_pack(&want, pack_data, 0, p.n);
     check_packing(&p, 0, p.n, AT_END);
