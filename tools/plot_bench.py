@@ -6,7 +6,7 @@
     tools/plot_bench.py a.json --data                         the numbers it would draw, as text
 
 A panel for generation and for prompts, against each of depth and threads that has more than one
-value. Points are means with the standard deviation; a dashed line is the limit, the rate at which
+value. Points are medians with the standard deviation; a dashed line is the limit, the rate at which
 the machine's peak (read bandwidth, multiply-adds) would be reached. Several files are compared.
 """
 
@@ -113,14 +113,14 @@ def print_data(runs, panels):
             print(f"  {label or 'all'}: {axis}, tok/s, stddev, limit")
             for test in tests:
                 limit = "unknown" if test["limit"] is None else f"{test['limit']:.2f}"
-                print(f"    {test[axis]} {test['tokens_per_s']:.2f} {test['deviation']:.2f} "
+                print(f"    {test[axis]} {test['median_tokens_per_s']:.2f} {test['deviation']:.2f} "
                       f"{limit}")
 
 
 def draw_panel(plot, name, axis, lines):
     for label, tests in lines:
         bars = plot.errorbar([test[axis] for test in tests],
-                             [test["tokens_per_s"] for test in tests],
+                             [test["median_tokens_per_s"] for test in tests],
                              yerr=[test["deviation"] for test in tests], marker="o", capsize=3,
                              label=label or "measured")
         known = [test for test in tests if test["limit"] is not None]

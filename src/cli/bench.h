@@ -54,7 +54,7 @@ void bench_run_free(struct bench *b);
 
 /* --- bench_figures.c: what follows from the times --------------------------------------------- */
 
-double bench_median(double *values, size_t n); /* sorts them */
+double bench_figures_median(double *values, size_t n); /* sorts them */
 
 enum { BENCH_PERCENTILES = 3 };
 extern const int bench_percentiles[BENCH_PERCENTILES]; /* 50, 90, 99 */

@@ -36,7 +36,7 @@ static int compare_doubles(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-double bench_median(double *values, size_t n) {
+double bench_figures_median(double *values, size_t n) {
     qsort(values, n, sizeof *values, compare_doubles);
     return (values[(n - 1) / 2] + values[n / 2]) / 2;
 }
@@ -44,7 +44,7 @@ double bench_median(double *values, size_t n) {
 static double median_seconds(const uint64_t *ns, size_t n) {
     double seconds[BENCH_MAX_REPEATS];
     for (size_t i = 0; i < n; i++) seconds[i] = (double)ns[i] / 1e9;
-    return bench_median(seconds, n);
+    return bench_figures_median(seconds, n);
 }
 
 static void find_rates(const struct bench_test *t, size_t repeats, struct bench_figures *f) {

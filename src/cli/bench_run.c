@@ -124,7 +124,7 @@ static double median_peak(const nibble_peaks *rounds, size_t n, size_t offset) {
     double values[BENCH_MAX_REPEATS];
     for (size_t i = 0; i < n; i++)
         values[i] = *(const double *)(const void *)((const char *)&rounds[i] + offset);
-    return bench_median(values, n);
+    return bench_figures_median(values, n);
 }
 
 static void settle_peaks(struct bench_series *s, size_t n) {

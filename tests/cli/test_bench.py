@@ -342,7 +342,7 @@ def test_what_is_drawn(tmp, nibble):
     for line, test in zip(lines[at + 1:at + 3], prompts, strict=True):
         limit = test["median_tokens_per_s"] / test["share_of_limit"]
         assert line.split() == [str(test["depth"]), *(
-            f"{x:.2f}" for x in (test["tokens_per_s"], test["deviation"], limit))], line
+            f"{x:.2f}" for x in (test["median_tokens_per_s"], test["deviation"], limit))], line
 
 
 def test_what_cannot_be_drawn(tmp, nibble):
