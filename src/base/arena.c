@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
-enum { ALIGNMENT = 64, HUGE_PAGE = 2 << 20 };
+enum { ALIGNMENT = 64, PAGE = 4096, HUGE_PAGE = 2 << 20 };
 
 void *arena_take(struct arena *a, size_t count, size_t elem_bytes) {
     size_t bytes, end;
@@ -37,8 +37,9 @@ void arena_close(struct arena *a) {
 
 /* Whole huge pages only: what follows must not become part of one. */
 void arena_prefer_huge(const struct arena *a, size_t bytes) {
-    uintptr_t begin = (uintptr_t)a->base, end = begin + bytes;
-    begin = (begin + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
-    end = end / HUGE_PAGE * HUGE_PAGE;
-    if (begin < end) madvise(a->base + (begin - (uintptr_t)a->base), end - begin, MADV_HUGEPAGE);
+    uintptr_t base = (uintptr_t)a->base, end = (base + bytes) / HUGE_PAGE * HUGE_PAGE;
+    uintptr_t begin = (base + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
+    uintptr_t last = (base + a->size) / PAGE * PAGE, rest = begin < end ? end : begin;
+    if (begin < end) madvise(a->base + (begin - base), end - begin, MADV_HUGEPAGE);
+    if (rest < last) madvise(a->base + (rest - base), last - rest, MADV_NOHUGEPAGE);
 }

@@ -22,8 +22,8 @@ void *arena_take(struct arena *a, size_t count, size_t elem_bytes);
 bool arena_open(struct arena *a, size_t size, struct error *e);
 void arena_close(struct arena *a);
 
-/* Asks the system to back the first `bytes` with huge pages, where it can: for what is used as a
- * whole, since one page is then some megabytes. */
+/* Asks the system to back the first `bytes` with huge pages, where it can, and nothing else: for
+ * what is used as a whole, since one page is then some megabytes. */
 void arena_prefer_huge(const struct arena *a, size_t bytes);
 
 #endif

@@ -42,7 +42,7 @@ struct bench {
     struct bench_series series[ARGS_MAX_NUMBERS];
     int series_count;
     uint64_t load_ns;
-    size_t private_bytes, peak_bytes; /* after the tests of the first series */
+    size_t private_bytes, peak_bytes; /* after the warm-up of the first series */
     uint64_t cold_ns; /* the first test of all, before anything was warm, if it is a prompt; or 0 */
 };
 

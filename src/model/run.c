@@ -27,7 +27,8 @@ static size_t layout(struct run *r, struct arena *a, enum dtype kv_type) {
     size_t cols = larger(larger(s->dim, s->hidden), queries);
     linear_layout(&r->backend, a, cols, n);
     size_t scratch = larger(attend_scratch(s->head_dim), cache_scratch(s->head_dim));
-    backend_layout(&r->backend, a, larger(linear_scratch(cols, s->hidden, n), scratch));
+    backend_layout(&r->backend, a,
+                   larger(linear_scratch(cols, s->hidden, n, r->backend.blas), scratch));
     size_t bytes = a->used;
     kv_layout(&r->kv, a, s, kv_type, r->context);
     return bytes;

@@ -189,10 +189,11 @@ static void attend_chunk(const struct attend *a, const struct block *b, size_t c
 
 /* --- chunks ----------------------------------------------------------------------------------- */
 
-/* Adds a later chunk's (out, most, sum) of one query to an earlier one's. */
+/* Adds a later chunk's (out, most, sum) of one query to an earlier one's. One of which the query
+ * sees nothing has the sum 0; one of nothing but NaN has the sum NaN. */
 static void merge(float *out, float *most, float *sum, const float *out2, float most2, float sum2,
                   size_t dim) {
-    if (most2 == -INFINITY) return;
+    if (sum2 == 0) return;
     float top = *most >= most2 ? *most : most2;
     float a = expf(*most - top), b = expf(most2 - top);
     for (size_t c = 0; c < dim; c++) out[c] = out[c] * a + out2[c] * b;

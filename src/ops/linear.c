@@ -237,9 +237,9 @@ static size_t larger(size_t a, size_t b) {
     return a > b ? a : b;
 }
 
-size_t linear_scratch(size_t cols, size_t rows, size_t n) {
+size_t linear_scratch(size_t cols, size_t rows, size_t n, bool blas) {
     size_t gated = larger(BLOCK_ROWS * n, (STRIP_TOKENS - 1) * rows);
-    return gated + larger(KERN_SCRATCH / sizeof(float), BLOCK_ROWS * cols);
+    return gated + larger(KERN_SCRATCH / sizeof(float), blas ? BLOCK_ROWS * cols : cols);
 }
 
 void linear_layout(struct backend *b, struct arena *a, size_t cols, size_t n) {

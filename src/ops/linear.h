@@ -34,8 +34,8 @@ void linear_gated(const struct backend *b, float *y, const struct mat *gate, con
                   struct input in, size_t n);
 
 /* What the threads need for matrices of at most `cols` columns, gates of at most `rows` rows, and
- * batches of at most n tokens. */
-size_t linear_scratch(size_t cols, size_t rows, size_t n);
+ * batches of at most n tokens; BLAS needs more than the rest. */
+size_t linear_scratch(size_t cols, size_t rows, size_t n, bool blas);
 void linear_layout(struct backend *b, struct arena *a, size_t cols, size_t n);
 
 #endif

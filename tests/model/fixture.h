@@ -84,7 +84,7 @@ static inline void fixture_open(struct fixture_backend *f, int threads, const ch
 /* One with what linear() needs for matrices of so many columns and batches of n tokens. */
 static inline void fixture_open_linear(struct fixture_backend *f, int threads, const char *level,
                                        size_t cols, size_t n) {
-    fixture_open_both(f, threads, level, linear_scratch(cols, cols, n), cols, n);
+    fixture_open_both(f, threads, level, linear_scratch(cols, cols, n, true), cols, n);
 }
 
 static inline void fixture_close(struct fixture_backend *f) {

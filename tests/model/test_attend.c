@@ -227,24 +227,28 @@ static void test_prompts(void) {
     check_everywhere(&s);
 }
 
-/* A token whose key or value is not finite spoils those that see it and no other. */
-static void check_spoilt(const char *level, size_t window, float spoil, bool key) {
-    enum { N = 150, ODD = 70, DIM = 16 };
-    struct setup s = {2, 1, DIM, window, N, 0, 0.25f};
+/* A token whose key or value is not finite spoils those that see it and no other; also where it
+ * begins a chunk, and is all that a query sees of it. */
+static void check_spoilt(const char *level, size_t window, size_t odd, float spoil, bool key) {
+    enum { DIM = 16 };
+    size_t n = odd + 80, wrong = 0, missing = 0;
+    struct setup s = {2, 1, DIM, window, n, 0, 0.25f};
     struct filled c = make_cache(&s, DTYPE_F32);
     struct fixture_backend f;
     struct attention a = {.heads = 2, .window = window, .scale = 0.25f};
-    float *q = fixture_values(N * 2 * DIM, 1), *out = fixture_nans(N * 2 * DIM);
-    size_t wrong = 0;
+    float *q = fixture_values(n * 2 * DIM, 1), *out = fixture_nans(n * 2 * DIM);
     a.parts = fixture_nans(attend_parts(2, DIM, c.layer.context));
-    (key ? c.k : c.v)[ODD * DIM + 3] = spoil;
+    (key ? c.k : c.v)[odd * DIM + 3] = spoil;
     fixture_open(&f, 2, level, attend_scratch(DIM));
-    fill(&f.b, &c, 0, N);
-    attend(&f.b, &a, &c.layer, out, q, N, 0);
-    for (size_t t = 0; t < N; t++) {
-        bool sees = t >= ODD && (!window || t < ODD + window);
+    fill(&f.b, &c, 0, n);
+    attend(&f.b, &a, &c.layer, out, q, n, 0);
+    for (size_t t = 0; t < n; t++) {
+        bool sees = t >= odd && (!window || t < odd + window);
         for (size_t i = 0; i < 2 * DIM && !sees; i++) wrong += !isfinite(out[t * 2 * DIM + i]);
+        missing += sees && isnan(spoil) && !isnan(out[t * 2 * DIM + 3]);
     }
+    CHECK_MSG(!missing, "%s, window %zu: %zu tokens that see a NaN at %zu in a %s are without it",
+              level, window, missing, odd, key ? "key" : "value");
     CHECK_MSG(!wrong, "%s, window %zu: %g in a %s spoils %zu numbers of tokens that do not see it",
               level, window, spoil, key ? "key" : "value", wrong);
     fixture_close(&f);
@@ -258,8 +262,9 @@ static void test_tokens_are_apart(void) {
     const char *name;
     for (int level = 0; (name = fixture_next_level(&level)) != NULL;) {
         for (int i = 0; i < 4; i++) {
-            check_spoilt(name, 0, i % 2 ? NAN : INFINITY, i / 2);
-            check_spoilt(name, 20, i % 2 ? NAN : INFINITY, i / 2);
+            check_spoilt(name, 0, 70, i % 2 ? NAN : INFINITY, i / 2);
+            check_spoilt(name, 20, 70, i % 2 ? NAN : INFINITY, i / 2);
+            check_spoilt(name, 0, 512, i % 2 ? NAN : INFINITY, i / 2);
         }
     }
 }

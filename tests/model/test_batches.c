@@ -18,8 +18,10 @@ static const struct run_options options = {.context = TINY_CONTEXT,
                                            .kv_type = DTYPE_F16};
 
 static void open_run(struct run *r, const struct model *m, const struct run_options *o, bool blas) {
+    struct run_options with = *o;
     struct error e;
-    if (!run_open(r, m, o, &e)) {
+    with.blas = blas;
+    if (!run_open(r, m, &with, &e)) {
         printf("%s\n", e.message);
         exit(1);
     }
