@@ -201,28 +201,12 @@ static inline ivec ivec_unpack(const unsigned char *p, int bits) {
     return _mm512_and_si512(both, _mm512_set1_epi8((char)((1 << bits) - 1)));
 }
 
-static inline size_t most_dots(int bits) {
-    (void)bits;
-    return 32;
-}
-
-enum { UNROLL = 32 };
-
 static inline ivec ivec_dot(ivec c, ivec codes, ivec a, int bits) {
     (void)bits;
     return _mm512_dpbusd_epi32(c, codes, a);
 }
 
-static inline ivec ivec_begin(ivec sum, int bits) {
-    (void)bits;
-    return sum;
-}
-
-static inline ivec ivec_widen(ivec sum, ivec c, int bits) {
-    (void)sum;
-    (void)bits;
-    return c;
-}
+#include "kern/vnni.inc"
 
 static inline ivec ivec_all32(const void *p) {
     int32_t four;
