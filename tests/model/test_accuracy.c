@@ -110,9 +110,9 @@ static void check_error(int bits, int group, int outliers) {
 }
 
 static void check_groups(int outliers) {
+    static const int widths[] = {2, 3, 4, 5, 6, 8};
     for (int group = 32; group <= 128; group *= 2) {
-        check_error(4, group, outliers);
-        check_error(8, group, outliers);
+        for (int i = 0; i < 6; i++) check_error(widths[i], group, outliers);
     }
 }
 
