@@ -6,12 +6,11 @@
 #include "store/write.h"
 
 nibble_context_options nibble_context_defaults(void) {
-    return (nibble_context_options){.batch = 512};
+    return (nibble_context_options){0};
 }
 
 static bool open_run(nibble_context *c, const nibble_context_options *o, struct error *e) {
     if (!kv_type_find(o->kv_type ? o->kv_type : "f16", &c->kv_type, e)) return false;
-    if (!o->batch) return fail(e, STATUS_ARGUMENT, "a batch size of 0: it must be at least 1");
     struct run_options options = {
         .context = o->context,
         .batch = o->batch,

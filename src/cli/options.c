@@ -32,8 +32,8 @@ const struct option options_threads[] = {{"-t --threads", OPTION_WHOLE, AT(threa
 const struct option options_run[] = {
     {"-c --ctx-size", OPTION_WHOLE, AT(context), 0, 1 << 26, 0, "N",
      "context in tokens; 0: the model's, at most what leaves 1 GB free"},
-    {"-b --batch-size", OPTION_WHOLE, AT(batch), 1, 1 << 20, 512, "N",
-     "prompt tokens of one forward pass"},
+    {"-b --batch-size", OPTION_WHOLE, AT(batch), 0, 1 << 20, 0, "N",
+     "prompt tokens of one forward pass; 0: 512, or what 48 MB hold"},
     {"--level", OPTION_TEXT, AT(level), .value = "NAME",
      .help = "SIMD level at most; nibble info lists them (default: the best)"},
     {"--kv-type", OPTION_TEXT, AT(kv_type), .value = "TYPE",

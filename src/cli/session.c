@@ -24,7 +24,7 @@ int session_open_context(struct session *s, const struct args *a, size_t tokens)
     nibble_context_options o = nibble_context_defaults();
     uint64_t start = nibble_clock();
     o.context = a->context ? (size_t)a->context : tokens;
-    if (a->batch) o.batch = (size_t)a->batch;
+    o.batch = (size_t)a->batch;
     o.threads = (int)a->threads;
     o.level = a->level;
     o.kv_type = a->kv_type;

@@ -95,21 +95,21 @@ static float scale_at(const struct mat *w, int plane, size_t row, size_t i) {
 }
 
 static void pack_group(const struct packed *p, const float *x, int8_t *codes, size_t at) {
-    float most = 0;
+    float max = 0;
     int sum = 0;
     bool nan = false;
     for (int i = 0; i < p->group; i++) {
         nan |= x[i] != x[i];
-        most = fabsf(x[i]) > most ? fabsf(x[i]) : most;
+        max = fabsf(x[i]) > max ? fabsf(x[i]) : max;
     }
-    float unit = 127 / most;
-    bool usable = !nan && packed_usable(most);
+    float unit = 127 / max;
+    bool usable = !nan && packed_usable(max);
     for (int i = 0; i < p->group; i++) {
         int code = usable ? (int)rintf(x[i] * unit) : 0;
         codes[packed_place(p->order, p->group, (size_t)i)] = (int8_t)code;
         sum += code;
     }
-    float d = packed_scale(nan ? NAN : most);
+    float d = packed_scale(nan ? NAN : max);
     p->scales[at] = d;
     p->shifts[at] = -PACKED_SHIFT * d;
     p->sums[at] = d * (float)sum;
@@ -192,10 +192,10 @@ TILE(sums_f32, sums, axpy_f32)
 TILE(sums_f16, sums, axpy_f16)
 TILE(sums_i8, sums, axpy_i8)
 
-static float online_softmax(float *x, float *most, size_t n) {
+static float online_softmax(float *x, float *max, size_t n) {
     float sum = 0;
-    for (size_t i = 0; i < n; i++) *most = x[i] > *most ? x[i] : *most;
-    for (size_t i = 0; i < n; i++) sum += x[i] = expf(x[i] - *most);
+    for (size_t i = 0; i < n; i++) *max = x[i] > *max ? x[i] : *max;
+    for (size_t i = 0; i < n; i++) sum += x[i] = expf(x[i] - *max);
     return sum;
 }
 

@@ -8,30 +8,51 @@
 
 enum { LEAVE_FREE = 1 << 30 };
 
+/* The batch if none is asked for: what a product of weights in tiles is fast with, as long as its
+ * activations stay a small part of what a machine has. Its size changes no result. */
+enum { BATCH = 512, BATCH_BYTES = 48 << 20 };
+
 static size_t larger(size_t a, size_t b) {
     return a > b ? a : b;
+}
+
+/* The longest input of a product. */
+static size_t most_cols(const struct spec *s) {
+    return larger(larger(s->dim, s->hidden), s->heads * s->head_dim);
+}
+
+/* What n tokens are while they pass through the layers. */
+static void layout_tokens(struct run *r, struct arena *a, size_t n) {
+    const struct spec *s = &r->model->spec;
+    size_t queries = s->heads * s->head_dim, keys = s->kv_heads * s->head_dim;
+    r->x = arena_take(a, n, s->dim * sizeof(float));
+    r->h = arena_take(a, n, s->dim * sizeof(float));
+    r->q = r->gate = arena_take(a, n, larger(queries + 2 * keys, s->hidden) * sizeof(float));
+    r->k = a->base ? r->q + n * queries : NULL;
+    r->v = a->base ? r->k + n * keys : NULL;
+    r->angles = arena_take(a, n, s->head_dim * sizeof(float));
+    linear_layout(&r->backend, a, most_cols(s), n);
 }
 
 /* Scratch first: it is used for every token, the end of the cache perhaps never. Returns the bytes
  * of scratch. */
 static size_t layout(struct run *r, struct arena *a, enum dtype kv_type) {
     const struct spec *s = &r->model->spec;
-    size_t n = r->batch, queries = s->heads * s->head_dim, keys = s->kv_heads * s->head_dim;
-    r->x = arena_take(a, n, s->dim * sizeof(float));
-    r->h = arena_take(a, n, s->dim * sizeof(float));
-    r->q = r->gate = arena_take(a, n, larger(queries + 2 * keys, s->hidden) * sizeof(float));
-    r->k = a->base ? r->q + n * queries : NULL;
-    r->v = a->base ? r->k + n * keys : NULL;
+    layout_tokens(r, a, r->batch);
     r->parts = arena_take(a, attend_parts(s->heads, s->head_dim, r->context), sizeof(float));
-    r->angles = arena_take(a, n, s->head_dim * sizeof(float));
-    size_t cols = larger(larger(s->dim, s->hidden), queries);
-    linear_layout(&r->backend, a, cols, n);
-    size_t scratch = larger(attend_scratch(s->head_dim), cache_scratch(s->head_dim));
-    backend_layout(&r->backend, a,
-                   larger(linear_scratch(cols, s->hidden, n, r->backend.blas), scratch));
+    size_t products = linear_scratch(most_cols(s), s->hidden, r->batch, r->backend.blas);
+    size_t others = larger(attend_scratch(s->head_dim), cache_scratch(s->head_dim));
+    backend_layout(&r->backend, a, larger(products, others));
     size_t bytes = a->used;
     kv_layout(&r->kv, a, s, kv_type, r->context);
     return bytes;
+}
+
+static size_t default_batch(struct run *r) {
+    struct arena token = {0};
+    layout_tokens(r, &token, 1);
+    size_t most = BATCH_BYTES / token.used;
+    return most < BATCH ? larger(most, 1) : BATCH;
 }
 
 /* The model's own context if memory allows, else what leaves a gigabyte free. */
@@ -45,7 +66,8 @@ static size_t default_context(const struct model *m, enum dtype kv_type) {
 bool run_open(struct run *r, const struct model *m, const struct run_options *o, struct error *e) {
     *r = (struct run){.model = m};
     r->context = o->context ? o->context : default_context(m, o->kv_type);
-    r->batch = o->batch < r->context ? o->batch : r->context;
+    r->batch = o->batch ? o->batch : default_batch(r);
+    if (r->batch > r->context) r->batch = r->context;
     if (!backend_open(&r->backend, o->threads, o->level, e)) return false;
     r->backend.blas = o->blas;
     if (o->blas) blas_init();

@@ -9,7 +9,7 @@
 
 struct run_options {
     size_t context; /* positions; 0: the model's, at most what leaves a gigabyte of memory free */
-    size_t batch;   /* tokens of one forward pass, at least 1 */
+    size_t batch;   /* tokens of one forward pass; 0: 512, or what 48 MB hold if that is less */
     int threads;    /* at least 1 */
     const char *level;  /* NULL: the best */
     enum dtype kv_type; /* as kv_type_find gives it */

@@ -49,8 +49,8 @@ struct packed {
 #define PACKED_SHIFT_BITS 0x4b400000
 
 /* d of a group with that max|x|, which may be NaN. */
-static inline float packed_scale(float most) {
-    float d = most < 0x1p100f || most != most ? most / 127 : INFINITY;
+static inline float packed_scale(float max) {
+    float d = max < 0x1p100f || max != max ? max / 127 : INFINITY;
     uint32_t bits;
     memcpy(&bits, &d, sizeof bits);
     if (d == d) bits &= ~(uint32_t)3;
@@ -59,8 +59,8 @@ static inline float packed_scale(float most) {
 }
 
 /* Whether such a group has codes. */
-static inline bool packed_usable(float most) {
-    return most < 0x1p100f && 127 / most < INFINITY;
+static inline bool packed_usable(float max) {
+    return max < 0x1p100f && 127 / max < INFINITY;
 }
 
 static inline enum packed_order packed_order_of(int bits) {

@@ -23,12 +23,12 @@ struct attend {
     size_t first, chunks; /* the first chunk that any query sees, and how many there are */
 };
 
-/* What is known of a block of queries so far. With weights exp(score - most): their sum, and the
+/* What is known of a block of queries so far. With weights exp(score - max): their sum, and the
  * values they weigh. */
 struct state {
-    float *out;  /* [QUERIES, head_dim] */
-    float *most; /* [QUERIES] -INFINITY: nothing yet */
-    float *sum;  /* [QUERIES] */
+    float *out; /* [QUERIES, head_dim] */
+    float *max; /* [QUERIES] -INFINITY: nothing yet */
+    float *sum; /* [QUERIES] */
 };
 
 /* A block: tokens begin .. begin + tokens - 1, `heads` query heads of one key/value head from
@@ -66,7 +66,7 @@ static void load_queries(const struct attend *a, struct block *b) {
 static void clear(const struct attend *a, const struct block *b) {
     memset(b->state.out, 0, b->queries * a->cache->head_dim * sizeof(float));
     for (size_t i = 0; i < b->queries; i++) {
-        b->state.most[i] = -INFINITY;
+        b->state.max[i] = -INFINITY;
         b->state.sum[i] = 0;
     }
 }
@@ -110,8 +110,8 @@ static struct rows take_rows(const struct attend *a, const struct block *b,
 }
 
 /* Few queries do not take long enough for the hardware to foresee what they read next. */
-static void ask_ahead(const struct attend *a, const struct block *b, const unsigned char *data,
-                      size_t elements) {
+static void prefetch(const struct attend *a, const struct block *b, const unsigned char *data,
+                     size_t elements) {
     size_t bytes = b->queries < CONVERT ? elements * dtype_bytes(a->cache->dtype) : 0;
     for (size_t i = 0; i < bytes; i += 64) __builtin_prefetch(data + i);
 }
@@ -124,10 +124,10 @@ static void scale_scores(float *scores, const float *scales, size_t n) {
 static void weigh(const struct attend *a, const struct block *b, size_t i, float *scores,
                   size_t n) {
     size_t dim = a->cache->head_dim;
-    float *most = &b->state.most[i], before = *most;
-    float sum = a->backend->kern.online_softmax(scores, most, n);
-    if (*most != before) {
-        float shrink = expf(before - *most);
+    float *max = &b->state.max[i], before = *max;
+    float sum = a->backend->kern.online_softmax(scores, max, n);
+    if (*max != before) {
+        float shrink = expf(before - *max);
         for (size_t c = 0; c < dim; c++) b->state.out[i * dim + c] *= shrink;
         b->state.sum[i] *= shrink;
     }
@@ -151,10 +151,10 @@ static void score_tile(const struct attend *a, const struct block *b, size_t at,
 static void attend_tile(const struct attend *a, const struct block *b, size_t at, size_t count) {
     const struct cache *c = a->cache;
     size_t dim = c->head_dim;
-    ask_ahead(a, b, cache_values(c, b->kv_head, at), count * dim);
+    prefetch(a, b, cache_values(c, b->kv_head, at), count * dim);
     score_tile(a, b, at, count);
     if (at + TILE < c->context) {
-        ask_ahead(a, b, cache_keys(c, b->kv_head, at / TILE + 1), TILE * dim);
+        prefetch(a, b, cache_keys(c, b->kv_head, at / TILE + 1), TILE * dim);
     }
     struct rows values = take_rows(a, b, cache_values(c, b->kv_head, at), count, dim, b->tile);
     if (c->v_scales) values.scales = c->v_scales + cache_scale_at(c, b->kv_head, at);
@@ -189,16 +189,16 @@ static void attend_chunk(const struct attend *a, const struct block *b, size_t c
 
 /* --- chunks ----------------------------------------------------------------------------------- */
 
-/* Adds a later chunk's (out, most, sum) of one query to an earlier one's. One of which the query
+/* Adds a later chunk's (out, max, sum) of one query to an earlier one's. One of which the query
  * sees nothing has the sum 0; one of nothing but NaN has the sum NaN. */
-static void merge(float *out, float *most, float *sum, const float *out2, float most2, float sum2,
+static void merge(float *out, float *max, float *sum, const float *out2, float max2, float sum2,
                   size_t dim) {
     if (sum2 == 0) return;
-    float top = *most >= most2 ? *most : most2;
-    float a = expf(*most - top), b = expf(most2 - top);
+    float top = *max >= max2 ? *max : max2;
+    float a = expf(*max - top), b = expf(max2 - top);
     for (size_t c = 0; c < dim; c++) out[c] = out[c] * a + out2[c] * b;
     *sum = *sum * a + sum2 * b;
-    *most = top;
+    *max = top;
 }
 
 static struct block take_block(const struct attend *a, size_t item, float *scratch) {
@@ -214,8 +214,8 @@ static struct block take_block(const struct attend *a, size_t item, float *scrat
     b.scores = b.q + QUERIES * dim;
     b.tile = b.scores + QUERIES * TILE;
     b.state.out = b.tile + TILE * dim;
-    b.state.most = b.state.out + QUERIES * dim;
-    b.state.sum = b.state.most + QUERIES;
+    b.state.max = b.state.out + QUERIES * dim;
+    b.state.sum = b.state.max + QUERIES;
     load_queries(a, &b);
     return b;
 }
@@ -233,7 +233,7 @@ static void attend_blocks(void *arg, size_t begin, size_t end, int thread) {
     size_t dim = a->cache->head_dim;
     float *scratch = backend_scratch(a->backend, thread);
     float *out = scratch + attend_scratch(dim) - QUERIES * (dim + 2);
-    float *most = out + QUERIES * dim, *sum = most + QUERIES;
+    float *max = out + QUERIES * dim, *sum = max + QUERIES;
     for (size_t item = begin; item < end; item++) {
         struct block b = take_block(a, item, scratch);
         size_t first = first_seen(a, b.begin) / CHUNK;
@@ -244,10 +244,10 @@ static void attend_blocks(void *arg, size_t begin, size_t end, int thread) {
                 const struct state *s = &b.state;
                 if (chunk == first) {
                     memcpy(out + i * dim, s->out + i * dim, dim * sizeof *out);
-                    most[i] = s->most[i];
+                    max[i] = s->max[i];
                     sum[i] = s->sum[i];
                 } else {
-                    merge(out + i * dim, &most[i], &sum[i], s->out + i * dim, s->most[i], s->sum[i],
+                    merge(out + i * dim, &max[i], &sum[i], s->out + i * dim, s->max[i], s->sum[i],
                           dim);
                 }
             }
@@ -271,7 +271,7 @@ static void attend_parts_of(void *arg, size_t begin, size_t end, int thread) {
         for (size_t i = 0; i < b.queries; i++) {
             float *part = part_of(a, head_of(&b, i), chunk);
             memcpy(part, b.state.out + i * dim, dim * sizeof *part);
-            part[dim] = b.state.most[i];
+            part[dim] = b.state.max[i];
             part[dim + 1] = b.state.sum[i];
         }
     }

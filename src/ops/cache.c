@@ -85,7 +85,7 @@ static void store_row(const struct store *s, unsigned char *row, float *scales, 
 }
 
 /* Element i of a row goes to row i of a tile, whose rows are CACHE_TILE elements. */
-static void turn(unsigned char *tile, const unsigned char *row, size_t n, enum dtype dtype) {
+static void transpose(unsigned char *tile, const unsigned char *row, size_t n, enum dtype dtype) {
     switch (dtype) {
     case DTYPE_F16:
         for (size_t i = 0; i < n; i++) memcpy(tile + 2 * CACHE_TILE * i, row + 2 * i, 2);
@@ -108,7 +108,7 @@ static void store_tokens(void *arg, size_t begin, size_t end, int thread) {
             size_t at = cache_scale_at(c, h, pos);
             unsigned char *tile = cache_keys(c, h, pos / CACHE_TILE);
             store_row(s, row, c->k_scales, at, s->k + from);
-            turn(tile + pos % CACHE_TILE * dtype_bytes(c->dtype), row, c->head_dim, c->dtype);
+            transpose(tile + pos % CACHE_TILE * dtype_bytes(c->dtype), row, c->head_dim, c->dtype);
             store_row(s, cache_values(c, h, pos), c->v_scales, at, s->v + from);
         }
     }

@@ -1,9 +1,9 @@
 /* The keys and values of one layer for one timeline of tokens, as attention reads them.
  *
  * Values lie row by row: [heads, context, head_dim]. Keys lie in tiles of CACHE_TILE positions,
- * each turned: [heads, context / CACHE_TILE, head_dim, CACHE_TILE], so that the scores of a tile
- * are a weighted sum of rows, as outputs are: no sum runs across a vector. Elements are f32, f16,
- * or signed bytes, which have a scale for each head and position: max|x| / 127 (q8). Where
+ * each transposed: [heads, context / CACHE_TILE, head_dim, CACHE_TILE], so that the scores of a
+ * tile are a weighted sum of rows, as outputs are: no sum runs across a vector. Elements are f32,
+ * f16, or signed bytes, which have a scale for each head and position: max|x| / 127 (q8). Where
  * max|x| is not finite, or too small for 127 / max|x| to be, the codes are 0 and the scale says so.
  */
 #ifndef NIBBLE_OPS_CACHE_H

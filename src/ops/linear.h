@@ -16,7 +16,7 @@ struct linear {
 };
 
 /* What is multiplied: x [n, cols]; given norm weights [cols], h [n, cols], which is made first as
- * the RMSNorm of x (ops/norm.h), in the round that packs it. */
+ * the RMSNorm of x (ops/norm.h), in the parallel region that packs it. */
 struct input {
     const float *x;
     const float *norm; /* NULL: x itself */
@@ -24,7 +24,7 @@ struct input {
     float *h;
 };
 
-/* The products of the input with several matrices at once: one round of the threads for all. */
+/* The products of the input with several matrices at once, in one parallel region. */
 void linear(const struct backend *b, const struct linear *products, size_t count, struct input in,
             size_t n);
 

@@ -1,5 +1,6 @@
 #!/usr/bin/python3
 """nibble generate: where the prompt comes from, what is printed, sampling, why it stops."""
+import re
 import sys
 
 import numpy as np
@@ -127,6 +128,19 @@ def test_stats_and_quiet(tmp, nibble):
                  "threads", "tok/s", "GB/s", "MB private", "first token"):
         assert word in result.err, f"{word}: {result.err}"
     assert nibble.run(*words, "--stats", "--quiet").err == ""
+
+
+def test_memory_of_a_wide_model(tmp, nibble):
+    """A long prompt takes 64 MB beyond the cache at most, in smaller batches if need be."""
+    plain = Tiny(hidden=57344, layers=1, context=1024).save(tmp / "f16.npz", dtype="<f2")
+    nibble.run("quantize", plain, tmp / "m.npz", "--bits", "4")
+    runs = {}
+    for batch in ("0", "512"):
+        runs[batch] = nibble.run("generate", tmp / "m.npz", "--ids", "7 8 9 10 11 12 " * 100,
+                                 "-n", "4", "--temp", "0", "--stats", "-b", batch)
+    private = [float(re.search(r"([\d.]+) MB private", run.err)[1]) for run in runs.values()]
+    assert private[0] < 64 < 100 < private[1], private
+    assert runs["0"].out == runs["512"].out and runs["0"].code == 0, runs
 
 
 # ---- sampling

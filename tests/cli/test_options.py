@@ -10,7 +10,7 @@ ONCE = ("generate", FAIRYTALE, "-p", "Once", "-n", "2", "-c", "40")
 NUMBERS = {  # options of generate: what is just inside, what is just outside
     "-n": (["-1", "0", "3", "1e0"], ["-2", "1.5", "2000000000"]),
     "-c": (["0", "8", "512"], ["-1", "67108865"]),
-    "-b": (["1", "1048576"], ["0", "1048577"]),
+    "-b": (["0", "1048576"], ["-1", "1048577"]),
     "-t": (["1", "3"], ["0", "-1", "257", "1.5"]),
     "-s": (["-1", "0", "4294967295"], ["-2", "4294967296"]),
     "--temp": (["0", "0.8", "1e6", ".5"], ["-0.1", "1e7", "nan", "inf"]),
@@ -123,7 +123,7 @@ def test_help(tmp, nibble):
                    "--echo", "--bos", "--no-bos", "--ids", "--special", "--escape"]:
         assert f" {option} " in text or f" {option}," in text, option
     for default in ("default 256", "default 0.8", "default 40", "default 0.95", "default 0.05",
-                    "default 512", "default 64", "f16 (default)"):
+                    "0: 512", "default 64", "f16 (default)"):
         assert default in text, default
 
 
