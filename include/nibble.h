@@ -67,6 +67,8 @@ typedef struct nibble_model_info {
                            if it states none */
     size_t parameters;  /* values in all tensors */
     size_t vocab, context, layers;
+    size_t window; /* the latest positions that a token attends to in every layer, its own included;
+                      0: all */
     size_t mapped_bytes;               /* weights used in place from their files */
     size_t private_bytes;              /* weights that had to be inflated into memory */
     size_t own_bytes;                  /* vectors and tables made when the model opened */

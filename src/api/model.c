@@ -72,6 +72,7 @@ void nibble_model_describe(const nibble_model *handle, nibble_model_info *info) 
         .vocab = m->spec.vocab,
         .context = m->spec.context,
         .layers = m->spec.layers,
+        .window = m->spec.window,
         .mapped_bytes = m->store.mapped_bytes,
         .private_bytes = m->store.private_bytes,
         .own_bytes = m->arena.size,

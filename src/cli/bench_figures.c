@@ -63,11 +63,19 @@ static double quotient(double a, double b) {
     return b > 0 ? a / b : 0;
 }
 
-/* A generated token reads all weights, and the cache up to and with itself. */
+/* Positions that a token of the test attends to, in the mean: token i of them, counted from 1, sees
+ * depth + i, itself included, until these fill the window. */
+static double mean_seen(const struct bench_test *t, size_t window) {
+    double n = (double)t->tokens, depth = (double)t->depth, full = (double)window;
+    double growing = window ? fmin(fmax(full - depth, 0), n) : n;
+    return (growing * (depth + (growing + 1) / 2) + (n - growing) * full) / n;
+}
+
+/* A generated token reads all weights, and the cache of the positions that it attends to. */
 static void generation_limit(const struct bench *b, const struct bench_series *s,
                              const struct bench_test *t, struct bench_figures *f) {
-    double depth = (double)t->depth + ((double)t->tokens + 1) / 2;
-    f->bytes_per_token = (double)b->model.bytes_per_token + (double)s->context.kv_bytes * depth;
+    double seen = mean_seen(t, b->model.window);
+    f->bytes_per_token = (double)b->model.bytes_per_token + (double)s->context.kv_bytes * seen;
     f->int8_ops_per_token = (double)(b->model.layer_ops.int8 + b->model.output_ops.int8);
     f->f32_ops_per_token = (double)(b->model.layer_ops.f32 + b->model.output_ops.f32);
     f->share = quotient(f->bytes_per_token * f->median_rate, s->peaks.read_bytes);

@@ -168,6 +168,34 @@ def test_plain_weights(tmp, nibble):
     assert close(prompt["f32_ops_per_token"], layers + 400 * 64 / 9), "logits of the last only"
 
 
+def check_window(nibble, path, weights, window):
+    """Depths before the window is full, at its edge and beyond it; runs that cross the edge."""
+    got = nibble.json("bench", path, "-p", "0", "-n", "1,6", "-d", "0,5,7,8,9,40", "-r", "1",
+                      "-t", "1", "--kv-type", "f32")
+    kv_bytes = 2 * 2 * 2 * 16 * 4  # keys and values of 2 layers, 2 heads of 16
+    assert len(got["tests"]) == 12
+    for test in got["tests"]:
+        seen = [test["depth"] + i for i in range(1, test["tokens"] + 1)]
+        seen = [min(positions, window or positions) for positions in seen]
+        want = weights + kv_bytes * statistics.mean(seen)
+        assert close(test["bytes_per_token"], want), (test, window, want)
+        assert close(test["read_bytes_per_s"], want * test["median_tokens_per_s"]), test
+        share = test["read_bytes_per_s"] / got["peaks"][0]["peak_read_bytes_per_s"]
+        assert close(test["share_of_limit"], share), (test, share)
+        if window and test["depth"] >= window:
+            assert close(test["bytes_per_token"], weights + kv_bytes * window), test
+
+
+def test_sliding_window(tmp, nibble):
+    """Of the cache a token reads no more than the window."""
+    model = Tiny()
+    weights = sum(4 * (64 if key == "embed" else w.size) for key, w in model.weights.items())
+    check_window(nibble, model.save(tmp / "all.npz"), weights, 0)
+    for window in (1, 8, 9, 1000):
+        model.config.update(model_type="mistral", sliding_window=window)
+        check_window(nibble, model.save(tmp / f"{window}.npz"), weights, window)
+
+
 def test_parts(tmp, nibble):
     kinds = lambda *words: [test["test"] for test in nibble.json(
         "bench", FAIRYTALE, "-r", "1", *words)["tests"]]

@@ -221,6 +221,13 @@ static void test_hash(void) {
     CHECK(a.hash && a.hash == b.hash && c.hash && c.hash != a.hash);
 }
 
+static void test_window(void) {
+    struct tiny t = tiny_default;
+    CHECK(info_of(t, 0).window == 0);
+    t.window = 9;
+    CHECK(info_of(t, 0).window == 9 && info_of(t, 64).window == 9);
+}
+
 /* Two layers, keys and values of two heads of 16. */
 static void test_kv(void) {
     static const char *const types[] = {"f16", "f32"};
@@ -249,6 +256,7 @@ int main(void) {
     check_run("peaks", test_peaks);
     check_run("multiply-adds of a token", test_ops);
     check_run("the hash of a model", test_hash);
+    check_run("the window of a model", test_window);
     check_run("a token's cache", test_kv);
     return check_done();
 }
