@@ -4,12 +4,12 @@
 #include "model/run.h"
 #include "tiny.h"
 
-enum { TOKENS = 66, VOCAB = 203 };
+enum { TOKENS = 66, LONG = 545, VOCAB = 203 };
 
-static int ids[TOKENS];
+static int ids[LONG];
 
 static void make_ids(void) {
-    for (int i = 0; i < TOKENS; i++) ids[i] = (int)fixture_below(VOCAB);
+    for (int i = 0; i < LONG; i++) ids[i] = (int)fixture_below(VOCAB);
 }
 
 static const struct run_options options = {.context = TINY_CONTEXT,
@@ -28,66 +28,95 @@ static void open_run(struct run *r, const struct model *m, const struct run_opti
     r->backend.blas = blas && strcmp(r->backend.level, "scalar") != 0;
 }
 
-/* How ids are handed to a run: in one piece, or in pieces that are all different. */
-static const size_t one_piece[] = {TOKENS}, uneven_pieces[] = {3, 1, 17, 2, 5, 4, 1, 33};
+/* The first ids, and how they are handed to a run: in one piece, or in pieces that are all
+ * different, which it cuts into batches. */
+struct text {
+    size_t tokens;
+    int cuts;
+    struct cut {
+        size_t batch;
+        const size_t *pieces;
+    } cut[4];
+};
 
-/* The logits of all ids, [TOKENS, VOCAB]; malloc'd. */
+static const size_t whole[] = {TOKENS}, uneven[] = {3, 1, 17, 2, 5, 4, 1, 33};
+static const struct text short_text = {TOKENS,
+                                       4,
+                                       {{1, whole}, {7, whole}, {64, whole}, {64, uneven}}};
+
+/* Full batches of 512, one of them across the first 512 positions. */
+static const size_t long_whole[] = {LONG}, long_uneven[] = {5, LONG - 5};
+static const struct text long_text = {LONG,
+                                      3,
+                                      {{1, long_whole}, {512, long_whole}, {512, long_uneven}}};
+
+/* The logits of all ids, [tokens, VOCAB]; malloc'd. */
 static float *logits_in_pieces(const struct model *m, const struct run_options *o, bool blas,
-                               const size_t *pieces) {
+                               size_t tokens, const size_t *pieces) {
     struct run r;
     struct error e;
-    float *logits = fixture_nans(TOKENS * VOCAB);
+    float *logits = fixture_nans(tokens * VOCAB);
+    bool ok = true;
     open_run(&r, m, o, blas);
-    while (r.pos < TOKENS && check_ok) {
+    while (r.pos < tokens && ok) {
         float *at = logits + r.pos * VOCAB;
-        CHECK(run_append(&r, ids + r.pos, *pieces++, at, true, &e) && r.pos <= TOKENS);
+        ok = run_append(&r, ids + r.pos, *pieces++, at, true, &e) && r.pos <= tokens;
+        CHECK(ok);
     }
-    CHECK(isnan(logits[TOKENS * VOCAB]));
+    CHECK(isnan(logits[tokens * VOCAB]));
     run_close(&r);
     return logits;
 }
 
 static float *logits_of(const struct model *m, const struct run_options *o, bool blas) {
-    return logits_in_pieces(m, o, blas, one_piece);
+    return logits_in_pieces(m, o, blas, TOKENS, whole);
 }
 
-static float largest_difference(const float *a, const float *b) {
+static float largest_difference(const float *a, const float *b, size_t tokens) {
     float most = 0;
-    for (size_t i = 0; i < TOKENS * VOCAB; i++) {
+    for (size_t i = 0; i < tokens * VOCAB; i++) {
         float d = fabsf(a[i] - b[i]);
         most = d <= most ? most : d; /* NaN stays */
     }
     return most;
 }
 
-static const struct cut {
-    size_t batch;
-    const size_t *pieces;
-} cuts[] = {{1, one_piece}, {7, one_piece}, {64, one_piece}, {64, uneven_pieces}};
-enum { CUTS = sizeof cuts / sizeof *cuts, MOST_THREADS = 4 };
+/* A text in all its cuts, each with all counts of threads. bound: how much another cut may change;
+ * other threads change nothing. */
+struct trial {
+    const struct text *text;
+    const int *threads; /* ends with 0 */
+    enum dtype kv;
+    bool blas;
+    float bound;
+    const char *name;
+};
 
-/* Over all cuts and up to so many threads. bound: how much another cut may change; other threads
- * change nothing. */
-static void check_runs(const struct model *m, const char *level, int most_threads, enum dtype kv,
-                       bool blas, float bound, const char *name) {
-    float *first = NULL;
-    for (int c = 0; c < CUTS; c++) {
+static const int one_to_four[] = {1, 2, 3, 4, 0}, one_and_two[] = {1, 2, 0},
+                 one_and_four[] = {1, 4, 0}, three[] = {3, 0};
+
+static void check_runs(const struct model *m, const struct trial *trial, const char *level) {
+    const struct text *text = trial->text;
+    float *first = NULL, bound = trial->bound;
+    for (int c = 0; c < text->cuts; c++) {
+        const struct cut *cut = &text->cut[c];
         float *alone = NULL;
-        for (int threads = 1; threads <= most_threads; threads++) {
-            struct run_options o = options;
-            o.batch = cuts[c].batch;
-            o.threads = threads;
-            o.level = level;
-            o.kv_type = kv;
-            float *logits = logits_in_pieces(m, &o, blas, cuts[c].pieces);
+        for (const int *threads = trial->threads; *threads; threads++) {
+            struct run_options o = {.context = text->tokens,
+                                    .batch = cut->batch,
+                                    .threads = *threads,
+                                    .level = level,
+                                    .kv_type = trial->kv};
+            float *logits = logits_in_pieces(m, &o, trial->blas, text->tokens, cut->pieces);
             if (!first) first = logits;
             if (!alone) alone = logits;
-            float d = largest_difference(logits, first);
-            CHECK_MSG(d <= bound, "%s, %s, cut %d, %d threads: off by %g", name, level, c, threads,
-                      d);
-            CHECK_MSG(fixture_same(logits, alone, TOKENS * VOCAB) &&
-                          (bound > 0 || fixture_same(logits, first, TOKENS * VOCAB)),
-                      "%s, %s, cut %d, %d threads: other bits", name, level, c, threads);
+            float d = largest_difference(logits, first, text->tokens);
+            CHECK_MSG(d <= bound, "%s, %s, %zu tokens, cut %d, %d threads: off by %g", trial->name,
+                      level, text->tokens, c, *threads, d);
+            CHECK_MSG(fixture_same(logits, alone, text->tokens * VOCAB) &&
+                          (bound > 0 || fixture_same(logits, first, text->tokens * VOCAB)),
+                      "%s, %s, %zu tokens, cut %d, %d threads: other bits", trial->name, level,
+                      text->tokens, c, *threads);
             if (logits != first && logits != alone) free(logits);
         }
         if (alone != first) free(alone);
@@ -95,12 +124,9 @@ static void check_runs(const struct model *m, const char *level, int most_thread
     free(first);
 }
 
-static void over_levels(const struct model *m, int most_threads, enum dtype kv, bool blas,
-                        float bound, const char *name) {
+static void over_levels(const struct model *m, const struct trial *trial) {
     const char *level;
-    for (int i = 0; (level = fixture_next_level(&i)) != NULL;) {
-        check_runs(m, level, most_threads, kv, blas, bound, name);
-    }
+    for (int i = 0; (level = fixture_next_level(&i)) != NULL;) check_runs(m, trial, level);
 }
 
 static void test_plain(void) {
@@ -111,14 +137,21 @@ static void test_plain(void) {
         t.dtype = dtypes[d];
         t.window = d == 1 ? 9 : 0;
         tiny_open(&m, &t, "plain.npz", 5 + (uint64_t)d);
-        over_levels(&m, 2, d == 2 ? DTYPE_F32 : DTYPE_F16, false, 0, dtype_name(dtypes[d]));
-        if (d > 0) over_levels(&m, 2, DTYPE_F32, true, 1e-4f, "with BLAS");
+        struct trial trial = {.text = &short_text,
+                              .threads = one_and_two,
+                              .kv = d == 2 ? DTYPE_F32 : DTYPE_F16,
+                              .name = dtype_name(dtypes[d])};
+        over_levels(&m, &trial);
+        if (d > 0) {
+            trial = (struct trial){&short_text, one_and_two, DTYPE_F32, true, 1e-4f, "with BLAS"};
+            over_levels(&m, &trial);
+        }
         model_close(&m);
     }
 }
 
-static void check_quantized(const struct tiny *t, int bits, int group, enum dtype kv,
-                            int most_threads) {
+static void check_quantized(const struct tiny *t, int bits, int group, const struct text *text,
+                            enum dtype kv, const int *threads) {
     struct model plain, m;
     struct error e;
     struct quantize_report report;
@@ -128,28 +161,52 @@ static void check_quantized(const struct tiny *t, int bits, int group, enum dtyp
     tiny_open(&plain, t, "source.npz", (uint64_t)bits);
     CHECK(quantize(&plain, scratch_path("quantized.npz"), &o, &report, &e));
     CHECK(model_open(&m, scratch_path("quantized.npz"), &e));
-    CHECK(report.kept == 0 && m.weights.layers[0].down.bits == bits);
-    over_levels(&m, most_threads, kv, true, 0, name);
+    const struct mat *down = &m.weights.layers[0].down;
+    CHECK(report.kept == 0 && down->bits == bits && down->group == group);
+    CHECK(down->cols > (size_t)group); /* a sum of one group has one order */
+    over_levels(&m, &(struct trial){text, threads, kv, true, 0, name});
     model_close(&m);
     model_close(&plain);
 }
 
+static const int widths[] = {2, 3, 4, 5, 6, 8};
+
 static void test_quantized(void) {
-    static const int widths[] = {2, 3, 4, 5, 6, 8};
     struct tiny t = tiny_default;
     for (int i = 0; i < 6; i++) {
         t.tied = i % 2;
         t.window = i == 2 ? 10 : 0;
         t.dtype = i < 3 ? DTYPE_F16 : DTYPE_BF16;
-        check_quantized(&t, widths[i], i % 2 ? 32 : 64, i % 3 ? DTYPE_F16 : DTYPE_F32,
-                        MOST_THREADS);
+        check_quantized(&t, widths[i], 64, &short_text, i % 3 ? DTYPE_F16 : DTYPE_F32, one_to_four);
     }
-    t.dim = t.hidden = 128;
+}
+
+static void test_groups_of_128(void) {
+    struct tiny t = tiny_default;
+    t.dim = 128;
     t.heads = 8;
     t.layers = 1;
-    check_quantized(&t, 4, 128, DTYPE_F16, MOST_THREADS);
-    t.hidden = 2304; /* more columns than the kernels take at a time */
-    check_quantized(&t, 4, 128, DTYPE_F16, 2);
+    for (int i = 0; i < 6; i++) {
+        bool wide = widths[i] == 4; /* more columns than the kernels take at a time */
+        t.hidden = wide ? 2304 : 256;
+        t.dtype = i % 2 ? DTYPE_F16 : DTYPE_BF16;
+        check_quantized(&t, widths[i], 128, &short_text, DTYPE_F16, wide ? one_and_two : three);
+    }
+}
+
+/* With groups of 32, by a model that is small even for a test: the text is long. */
+static void test_long_batches(void) {
+    struct tiny t = tiny_default;
+    t.dim = 32;
+    t.hidden = 96;
+    t.heads = 2;
+    t.kv_heads = 1;
+    t.layers = 1;
+    for (int i = 0; i < 6; i++) {
+        t.window = i == 2 ? 20 : 0; /* the last tokens see nothing of the first 512 */
+        t.dtype = i < 3 ? DTYPE_F16 : DTYPE_BF16;
+        check_quantized(&t, widths[i], 32, &long_text, i % 3 ? DTYPE_F32 : DTYPE_F16, one_and_four);
+    }
 }
 
 /* Levels differ by rounding only. */
@@ -165,7 +222,7 @@ static void test_levels_agree(void) {
         o.kv_type = DTYPE_F32;
         float *logits = logits_of(&m, &o, true);
         if (!scalar) scalar = logits;
-        CHECK_MSG(largest_difference(logits, scalar) <= 1e-4f, "%s", level);
+        CHECK_MSG(largest_difference(logits, scalar, TOKENS) <= 1e-4f, "%s", level);
         if (logits != scalar) free(logits);
     }
     free(scalar);
@@ -242,7 +299,7 @@ static void test_refused_appends_change_nothing(void) {
     struct error e;
     struct run_options o = options;
     int wrong[TOKENS];
-    memcpy(wrong, ids, sizeof ids);
+    memcpy(wrong, ids, sizeof wrong);
     open_quantized(&m);
     float *all = logits_of(&m, &options, true);
     o.context = 40;
@@ -304,6 +361,8 @@ int main(void) {
     make_ids();
     check_run("plain weights", test_plain);
     check_run("quantized weights", test_quantized);
+    check_run("groups of 128", test_groups_of_128);
+    check_run("long batches", test_long_batches);
     check_run("levels agree", test_levels_agree);
     check_run("rewind", test_rewind);
     check_run("refused appends", test_refused_appends_change_nothing);

@@ -1,8 +1,10 @@
 /* linear() and embed(): every format, width and group against sums in double over weights that are
- * unpacked here, bit by bit, and the same bits whatever the threads and, for codes, the batch and
- * the other products of a call. How close products with codes come is test_accuracy.c's matter. */
-#include "fixture.h"
-#include "num/affine.h"
+ * unpacked bit by bit (matrix.h), and the same bits whatever the threads and, for codes, the batch
+ * and the other products of a call; linear_gated() also within exactly the scratch that it asks
+ * for. How close products with codes come is test_accuracy.c's matter. */
+#include <stdatomic.h>
+
+#include "matrix.h"
 #include "ops/blas.h"
 #include "ops/embed.h"
 #include "ops/norm.h"
@@ -11,139 +13,14 @@ static const int thread_counts[] = {1, 2, 3, 4};
 static const size_t token_counts[] = {1, 3, 4, 7, 64};
 enum { THREADS = 4, COUNTS = 5, MOST_TOKENS = 64 };
 
-/* A matrix at an odd address, and what it stands for. */
-struct weights {
-    struct mat mat;
-    unsigned char *memory;
-    double *value;     /* [rows, cols] */
-    double *magnitude; /* |s q| + |z|, or |value|: what rounding is relative to */
-    const char *name;
-};
-
-/* --- making weights --------------------------------------------------------------------------- */
-
-/* 16 random bits that are a number of moderate size, at p. */
-static double put_f16(unsigned char *p) {
-    unsigned sign = (unsigned)fixture_below(2), exponent = 8 + (unsigned)fixture_below(7);
-    unsigned fraction = (unsigned)fixture_below(1024);
-    unsigned bits = sign << 15 | exponent << 10 | fraction;
-    p[0] = (unsigned char)bits;
-    p[1] = (unsigned char)(bits >> 8);
-    return (sign ? -1 : 1) * ldexp(1 + fraction / 1024.0, (int)exponent - 15);
-}
-
-static double put_bf16(unsigned char *p) {
-    unsigned sign = (unsigned)fixture_below(2), exponent = 120 + (unsigned)fixture_below(7);
-    unsigned fraction = (unsigned)fixture_below(128);
-    unsigned bits = sign << 15 | exponent << 7 | fraction;
-    p[0] = (unsigned char)bits;
-    p[1] = (unsigned char)(bits >> 8);
-    return (sign ? -1 : 1) * ldexp(1 + fraction / 128.0, (int)exponent - 127);
-}
-
-static double put(unsigned char *p, size_t i, enum dtype dtype) {
-    if (dtype == DTYPE_F16) return put_f16(p + 2 * i);
-    if (dtype == DTYPE_BF16) return put_bf16(p + 2 * i);
-    float f = fixture_value();
-    memcpy(p + 4 * i, &f, sizeof f);
-    return f;
-}
-
-static void allocate(struct weights *w, size_t rows, size_t cols, size_t bytes, size_t skip) {
-    w->memory = malloc(bytes + skip);
-    w->value = malloc(rows * cols * sizeof *w->value);
-    w->magnitude = malloc(rows * cols * sizeof *w->magnitude);
-}
-
-static struct weights make_plain(enum dtype dtype, size_t rows, size_t cols, size_t skip) {
-    struct weights w = {.name = dtype_name(dtype)};
-    allocate(&w, rows, cols, rows * cols * dtype_bytes(dtype), skip);
-    for (size_t i = 0; i < rows * cols; i++) {
-        w.value[i] = put(w.memory + skip, i, dtype);
-        w.magnitude[i] = fabs(w.value[i]);
-    }
-    w.mat = format_plain(dtype, rows, cols, w.memory + skip);
-    return w;
-}
-
-/* Code k of a row: the bits from k * bits on, least significant first. */
-static unsigned code_at(const unsigned char *row, size_t k, int bits) {
-    unsigned code = 0;
-    for (size_t i = 0; i < (size_t)bits; i++) {
-        size_t bit = k * (size_t)bits + i;
-        code |= (row[bit / 8] >> bit % 8 & 1u) << i;
-    }
-    return code;
-}
-
-static struct weights make_affine(int bits, int group, enum dtype dtype, size_t rows, size_t cols) {
-    struct weights w = {.name = "affine"};
-    size_t code_bytes = cols * (size_t)bits / 8, groups = cols / (size_t)group;
-    size_t scale_bytes = groups * dtype_bytes(dtype), skip = 1;
-    allocate(&w, rows, cols, rows * (code_bytes + 2 * scale_bytes), skip);
-    unsigned char *codes = w.memory + skip, *scales = codes + rows * code_bytes;
-    unsigned char *offsets = scales + rows * scale_bytes;
-    for (size_t i = 0; i < rows * code_bytes; i++) codes[i] = (unsigned char)fixture_below(256);
-    for (size_t g = 0; g < rows * groups; g++) {
-        double s = put(scales, g, dtype), z = put(offsets, g, dtype);
-        for (size_t i = 0; i < (size_t)group; i++) {
-            size_t row = g / groups, col = g % groups * (size_t)group + i;
-            unsigned q = code_at(codes + row * code_bytes, col, bits);
-            w.value[row * cols + col] = s * q + z;
-            w.magnitude[row * cols + col] = fabs(s * q) + fabs(z);
-        }
-    }
-    w.mat = affine_mat(rows, cols, bits, group, dtype, codes, scales, offsets);
-    return w;
-}
-
-static void drop(struct weights *w) {
-    free(w->memory);
-    free(w->value);
-    free(w->magnitude);
-}
-
 /* --- the product ------------------------------------------------------------------------------ */
-
-/* The variance of x W if each x is rounded to a multiple of max|x| / 127 in its group. */
-static double rounding_variance(const struct mat *w, const float *x, const double *value) {
-    double sum = 0;
-    for (size_t begin = 0; begin < w->cols; begin += (size_t)w->group) {
-        double most = 0, squares = 0;
-        for (size_t c = begin; c < begin + (size_t)w->group; c++) {
-            most = fmax(most, fabs((double)x[c]));
-            squares += value[c] * value[c];
-        }
-        sum += most / 127 * (most / 127) / 12 * squares;
-    }
-    return sum;
-}
-
-/* Products in double [n, rows], and how far f32 may lie from them: a quarter of the worst case of
- * a plain sum. That is far above what rounding does and far below one term. Where activations are
- * rounded to 8 bits, six standard deviations of that come on top. */
-static void multiply(const struct weights *w, const float *x, size_t n, double *y, double *bound) {
-    size_t rows = w->mat.rows, cols = w->mat.cols;
-    for (size_t i = 0; i < n * rows; i++) {
-        const double *v = w->value + i % rows * cols, *m = w->magnitude + i % rows * cols;
-        const float *token = x + i / rows * cols;
-        double sum = 0, size = 0;
-        for (size_t c = 0; c < cols; c++) {
-            sum += token[c] * v[c];
-            size += fabs(token[c]) * m[c];
-        }
-        y[i] = sum;
-        bound[i] = ((double)cols / 4 + 8) * 0x1p-24 * size;
-        if (w->mat.group) bound[i] += 6 * sqrt(rounding_variance(&w->mat, token, v));
-    }
-}
 
 static void multiply_one(const struct backend *b, float *y, const struct mat *w, const float *x,
                          size_t n) {
     linear(b, &(struct linear){y, w}, 1, (struct input){.x = x}, n);
 }
 
-static void check_product(const struct weights *w, const struct backend *b, const float *y,
+static void check_product(const struct matrix *w, const struct backend *b, const float *y,
                           const double *want, const double *bound, size_t n) {
     size_t wrong = 0, first = 0, rows = w->mat.rows;
     for (size_t i = n * rows; i-- > 0;) {
@@ -160,7 +37,7 @@ static void check_product(const struct weights *w, const struct backend *b, cons
 
 /* All token counts, and for codes all cuts of them, on one backend. *reference holds the result
  * for as many tokens of another thread count, or NULL. */
-static void check_backend(const struct weights *w, const struct backend *b, const float *x,
+static void check_backend(const struct matrix *w, const struct backend *b, const float *x,
                           const double *want, const double *bound, float *reference[COUNTS]) {
     size_t rows = w->mat.rows, cols = w->mat.cols;
     for (int c = 0; c < COUNTS; c++) {
@@ -187,11 +64,11 @@ static void check_backend(const struct weights *w, const struct backend *b, cons
 }
 
 /* At every level, with BLAS and without, over all thread counts. */
-static void check_weights(struct weights w) {
+static void check_weights(struct matrix w) {
     size_t rows = w.mat.rows, n = MOST_TOKENS;
     float *x = fixture_values(n * w.mat.cols, 1);
     double *want = malloc(n * rows * sizeof *want), *bound = malloc(n * rows * sizeof *bound);
-    multiply(&w, x, n, want, bound);
+    matrix_multiply(&w, x, n, want, bound);
     const char *name;
     for (int level = 0; (name = fixture_next_level(&level)) != NULL;) {
         for (int blas = 0; blas <= (strcmp(name, "scalar") != 0 && !w.mat.group); blas++) {
@@ -209,7 +86,7 @@ static void check_weights(struct weights w) {
     free(x);
     free(want);
     free(bound);
-    drop(&w);
+    matrix_drop(&w);
 }
 
 static void test_plain(void) {
@@ -218,7 +95,7 @@ static void test_plain(void) {
     for (int d = 0; d < 3; d++) {
         for (size_t skip = 0; skip < 2; skip++) {
             for (int i = 0; i < 5; i++) {
-                check_weights(make_plain(dtypes[d], shapes[i][0], shapes[i][1], skip));
+                check_weights(matrix_plain(dtypes[d], shapes[i][0], shapes[i][1], skip));
             }
         }
     }
@@ -230,15 +107,15 @@ static void test_affine(void) {
     for (int b = 0; b < 6; b++) {
         for (int g = 0; g < 3; g++) {
             for (int d = 0; d < 3; d++) {
-                check_weights(make_affine(widths[b], groups[g], dtypes[d], 67, 256));
+                check_weights(matrix_affine(widths[b], groups[g], dtypes[d], 67, 256));
             }
         }
-        check_weights(make_affine(widths[b], 32, DTYPE_F16, 1, 32));
-        check_weights(make_affine(widths[b], 64, DTYPE_F16, 517, 192));
+        check_weights(matrix_affine(widths[b], 32, DTYPE_F16, 1, 32));
+        check_weights(matrix_affine(widths[b], 64, DTYPE_F16, 517, 192));
     }
     /* wide enough to be packed by several threads and multiplied in several steps */
-    check_weights(make_affine(4, 128, DTYPE_F16, 65, 2176));
-    check_weights(make_affine(3, 32, DTYPE_BF16, 65, 2080));
+    check_weights(matrix_affine(4, 128, DTYPE_F16, 65, 2176));
+    check_weights(matrix_affine(3, 32, DTYPE_BF16, 65, 2080));
 }
 
 /* One value that is not finite spoils its token and leaves the others alone. */
@@ -261,9 +138,9 @@ static void check_spoilt(const struct backend *b, const struct mat *w, float spo
 }
 
 static void test_tokens_are_apart(void) {
-    struct weights w[] = {make_affine(4, 32, DTYPE_F16, 33, 96),
-                          make_affine(3, 32, DTYPE_BF16, 33, 96),
-                          make_affine(8, 32, DTYPE_F32, 33, 96), make_plain(DTYPE_F32, 33, 96, 1)};
+    struct matrix w[] = {
+        matrix_affine(4, 32, DTYPE_F16, 33, 96), matrix_affine(3, 32, DTYPE_BF16, 33, 96),
+        matrix_affine(8, 32, DTYPE_F32, 33, 96), matrix_plain(DTYPE_F32, 33, 96, 1)};
     const char *name;
     for (int level = 0; (name = fixture_next_level(&level)) != NULL;) {
         struct fixture_backend f;
@@ -276,18 +153,18 @@ static void test_tokens_are_apart(void) {
         }
         fixture_close(&f);
     }
-    for (int i = 0; i < 4; i++) drop(&w[i]);
+    for (int i = 0; i < 4; i++) matrix_drop(&w[i]);
 }
 
 /* Products that share x in a call, of formats that are packed for in different ways or not at all,
  * are each what they are alone. */
 static void test_products_of_one_call(void) {
     enum { PRODUCTS = 8, COLS = 256 };
-    struct weights w[PRODUCTS] = {
-        make_affine(4, 64, DTYPE_F16, 200, COLS), make_affine(4, 64, DTYPE_BF16, 3, COLS),
-        make_affine(4, 64, DTYPE_F32, 130, COLS), make_affine(4, 128, DTYPE_F16, 64, COLS),
-        make_affine(8, 128, DTYPE_F16, 65, COLS), make_affine(3, 32, DTYPE_F32, 129, COLS),
-        make_plain(DTYPE_F16, 70, COLS, 1),       make_plain(DTYPE_F32, 130, COLS, 0)};
+    struct matrix w[PRODUCTS] = {
+        matrix_affine(4, 64, DTYPE_F16, 200, COLS), matrix_affine(4, 64, DTYPE_BF16, 3, COLS),
+        matrix_affine(4, 64, DTYPE_F32, 130, COLS), matrix_affine(4, 128, DTYPE_F16, 64, COLS),
+        matrix_affine(8, 128, DTYPE_F16, 65, COLS), matrix_affine(3, 32, DTYPE_F32, 129, COLS),
+        matrix_plain(DTYPE_F16, 70, COLS, 1),       matrix_plain(DTYPE_F32, 130, COLS, 0)};
     const char *name;
     float *x = fixture_values(MOST_TOKENS * COLS, 1);
     for (int level = 0; (name = fixture_next_level(&level)) != NULL;) {
@@ -312,13 +189,13 @@ static void test_products_of_one_call(void) {
             fixture_close(&f);
         }
     }
-    for (int p = 0; p < PRODUCTS; p++) drop(&w[p]);
+    for (int p = 0; p < PRODUCTS; p++) matrix_drop(&w[p]);
     free(x);
 }
 
 /* What linear and linear_gated do on the way, in steps of their own. */
 static void gate_apart(const struct backend *b, float *h, float *gate, const float *x,
-                       const float *norm, const struct weights *w, size_t n) {
+                       const float *norm, const struct matrix *w, size_t n) {
     float *up = fixture_nans(n * w[1].mat.rows);
     norm_rms(b, h, x, norm, n, w[0].mat.cols, 1e-5f);
     multiply_one(b, gate, &w[0].mat, h, n);
@@ -327,7 +204,7 @@ static void gate_apart(const struct backend *b, float *h, float *gate, const flo
     free(up);
 }
 
-static void check_gated(const struct fixture_backend *f, const struct weights *w, const float *x,
+static void check_gated(const struct fixture_backend *f, const struct matrix *w, const float *x,
                         const float *norm, size_t n) {
     size_t cols = w[0].mat.cols, size = n * w[0].mat.rows;
     float *h[2], *gate[2];
@@ -348,11 +225,11 @@ static void check_gated(const struct fixture_backend *f, const struct weights *w
 
 static void test_norm_and_gate(void) {
     enum { PAIRS = 4, ROWS = 130, COLS = 256 };
-    struct weights w[PAIRS][2] = {
-        {make_affine(4, 64, DTYPE_F16, ROWS, COLS), make_affine(4, 64, DTYPE_F16, ROWS, COLS)},
-        {make_affine(4, 64, DTYPE_F16, ROWS, COLS), make_affine(8, 64, DTYPE_F16, ROWS, COLS)},
-        {make_plain(DTYPE_F16, ROWS, COLS, 1), make_plain(DTYPE_F16, ROWS, COLS, 0)},
-        {make_plain(DTYPE_F32, ROWS, COLS, 1), make_affine(3, 32, DTYPE_F32, ROWS, COLS)}};
+    struct matrix w[PAIRS][2] = {
+        {matrix_affine(4, 64, DTYPE_F16, ROWS, COLS), matrix_affine(4, 64, DTYPE_F16, ROWS, COLS)},
+        {matrix_affine(4, 64, DTYPE_F16, ROWS, COLS), matrix_affine(8, 64, DTYPE_F16, ROWS, COLS)},
+        {matrix_plain(DTYPE_F16, ROWS, COLS, 1), matrix_plain(DTYPE_F16, ROWS, COLS, 0)},
+        {matrix_plain(DTYPE_F32, ROWS, COLS, 1), matrix_affine(3, 32, DTYPE_F32, ROWS, COLS)}};
     float *x = fixture_values(MOST_TOKENS * COLS, 3), *norm = fixture_values(COLS, 1);
     const char *name;
     for (int level = 0; (name = fixture_next_level(&level)) != NULL;) {
@@ -364,12 +241,150 @@ static void test_norm_and_gate(void) {
             fixture_close(&f);
         }
     }
-    for (int i = 0; i < 2 * PAIRS; i++) drop(&w[i / 2][i % 2]);
+    for (int i = 0; i < 2 * PAIRS; i++) matrix_drop(&w[i / 2][i % 2]);
     free(x);
     free(norm);
 }
 
-static void check_embed(struct weights w) {
+/* --- the scratch of gates --------------------------------------------------------------------- */
+
+/* Gates over scratch of exactly linear_scratch() floats a thread, for tokens up to a few more than
+ * kernels take as rows, and for many. A guard follows; the part that kernels may ask for belongs to
+ * it too if none asked. */
+static const size_t gate_counts[] = {1, 2, 3, 4, 5, 24};
+enum { GATE_COUNTS = 6, GATE_TOKENS = 24, GUARD = 64 * GATE_TOKENS };
+static const float guard = 1234.5f;
+
+static struct kern real_kern;
+static atomic_bool kernel_asked;
+
+/* Uses all the scratch that it may, and leaves nothing in it that was of use to others. */
+static void greedy_strip(float *y, size_t stride, const struct mat *w, size_t row, size_t count,
+                         const struct packed *x, void *scratch) {
+    real_kern.affine_strip(y, stride, w, row, count, x, scratch);
+    memset(scratch, 0xff, KERN_SCRATCH);
+    atomic_store(&kernel_asked, true);
+}
+
+struct gates {
+    struct matrix w[2];
+    float *x;             /* [GATE_TOKENS, cols] */
+    double *want, *bound; /* [GATE_TOKENS, rows] */
+};
+
+/* silu(a) * b in double, and how far f32 may lie from it: silu is nowhere steeper than 1.1. */
+static void open_gates(struct gates *g, struct matrix gate, struct matrix up) {
+    size_t size = GATE_TOKENS * gate.mat.rows;
+    double *b = malloc(size * sizeof *b), *b_bound = malloc(size * sizeof *b_bound);
+    *g = (struct gates){.w = {gate, up}, .x = fixture_values(GATE_TOKENS * gate.mat.cols, 0.05f)};
+    g->want = malloc(size * sizeof *g->want);
+    g->bound = malloc(size * sizeof *g->bound);
+    matrix_multiply(&gate, g->x, GATE_TOKENS, g->want, g->bound);
+    matrix_multiply(&up, g->x, GATE_TOKENS, b, b_bound);
+    for (size_t i = 0; i < size; i++) {
+        double silu = g->want[i] / (1 + exp(-g->want[i]));
+        g->want[i] = silu * b[i];
+        g->bound[i] = 1.1 * g->bound[i] * (fabs(b[i]) + b_bound[i]) + fabs(silu) * b_bound[i] +
+                      1e-6 * fabs(g->want[i]);
+    }
+    free(b);
+    free(b_bound);
+}
+
+static void close_gates(struct gates *g) {
+    for (int i = 0; i < 2; i++) matrix_drop(&g->w[i]);
+    free(g->x);
+    free(g->want);
+    free(g->bound);
+}
+
+static void put_guards(const struct backend *b, size_t from) {
+    for (int t = 0; t < pool_threads(b->pool); t++) {
+        for (size_t i = from; i < b->scratch_floats; i++) backend_scratch(b, t)[i] = guard;
+    }
+}
+
+static size_t broken_guards(const struct backend *b, size_t from) {
+    size_t broken = 0;
+    for (int t = 0; t < pool_threads(b->pool); t++) {
+        for (size_t i = from; i < b->scratch_floats; i++) {
+            broken += backend_scratch(b, t)[i] != guard;
+        }
+    }
+    return broken;
+}
+
+/* n tokens where each thread may use so many floats of scratch. */
+static void check_gates(const struct gates *g, const struct backend *b, size_t floats, size_t n) {
+    size_t size = n * g->w[0].mat.rows, wrong = 0, own = floats - KERN_SCRATCH / sizeof(float);
+    float *y = fixture_nans(size);
+    put_guards(b, own);
+    atomic_store(&kernel_asked, false);
+    linear_gated(b, y, &g->w[0].mat, &g->w[1].mat, (struct input){.x = g->x}, n);
+    bool asked = atomic_load(&kernel_asked) || b->blas;
+    for (size_t i = 0; i < size; i++) wrong += !(fabs(y[i] - g->want[i]) <= g->bound[i]);
+    size_t broken = broken_guards(b, asked ? floats : own);
+    CHECK_MSG(!wrong && isnan(y[size]) && !broken,
+              "%s%s, %s %d and %s %d bits, %zux%zu, %zu tokens: %zu wrong, %zu floats of scratch "
+              "beyond the end",
+              b->level, b->blas ? " with BLAS" : "", g->w[0].name, g->w[0].mat.bits, g->w[1].name,
+              g->w[1].mat.bits, g->w[0].mat.rows, g->w[0].mat.cols, n, wrong, broken);
+    free(y);
+}
+
+/* Scratch for every count of tokens, and on it that many and all counts below. */
+static void check_gate_scratch(const struct gates *g, const char *level, int threads, bool blas) {
+    size_t rows = g->w[0].mat.rows, cols = g->w[0].mat.cols;
+    for (int most = 0; most < GATE_COUNTS; most++) {
+        struct fixture_backend f;
+        size_t n = gate_counts[most], floats = linear_scratch(cols, rows, n, blas);
+        fixture_open_both(&f, threads, level, floats + GUARD, cols, n);
+        f.b.blas = blas;
+        real_kern = f.b.kern;
+        f.b.kern.affine_strip = greedy_strip;
+        for (int i = 0; i <= most; i++) check_gates(g, &f.b, floats, gate_counts[i]);
+        fixture_close(&f);
+    }
+}
+
+static void over_backends(struct gates g) {
+    const char *name;
+    bool plain = !g.w[0].mat.group;
+    for (int level = 0; (name = fixture_next_level(&level)) != NULL;) {
+        for (int threads = 1; threads <= 3; threads += 2) {
+            check_gate_scratch(&g, name, threads, false);
+            if (plain && strcmp(name, "scalar") != 0) check_gate_scratch(&g, name, threads, true);
+        }
+    }
+    close_gates(&g);
+}
+
+static void test_scratch_of_gates(void) {
+    /* Of the first, 3 tokens need more than 5 do; of the second 4 need more than 3; of the third
+     * BLAS needs more than kernels. */
+    static const size_t shapes[][2] = {{261, 64}, {70, 64}, {460, 448}};
+    for (int i = 0; i < 3; i++) {
+        size_t rows = shapes[i][0], cols = shapes[i][1];
+        struct gates g;
+        open_gates(&g, matrix_plain(DTYPE_F16, rows, cols, 1),
+                   matrix_plain(DTYPE_F16, rows, cols, 0));
+        over_backends(g);
+        open_gates(&g, matrix_plain(DTYPE_F32, rows, cols, 1),
+                   matrix_affine(3, 32, DTYPE_F32, rows, cols));
+        over_backends(g);
+        if (i == 2) continue;
+        open_gates(&g, matrix_affine(4, 32, DTYPE_F16, rows, cols),
+                   matrix_affine(4, 32, DTYPE_F16, rows, cols));
+        over_backends(g);
+        open_gates(&g, matrix_affine(4, 64, DTYPE_BF16, rows, cols),
+                   matrix_affine(8, 64, DTYPE_BF16, rows, cols));
+        over_backends(g);
+    }
+}
+
+/* --- the embedding ---------------------------------------------------------------------------- */
+
+static void check_embed(struct matrix w) {
     enum { N = 200 };
     size_t rows = w.mat.rows, cols = w.mat.cols;
     int ids[N];
@@ -388,15 +403,15 @@ static void check_embed(struct weights w) {
         free(x);
         fixture_close(&f);
     }
-    drop(&w);
+    matrix_drop(&w);
 }
 
 static void test_embed(void) {
-    check_embed(make_plain(DTYPE_F32, 41, 96, 1));
-    check_embed(make_plain(DTYPE_F16, 41, 97, 1));
-    check_embed(make_plain(DTYPE_BF16, 41, 97, 0));
-    check_embed(make_affine(3, 32, DTYPE_BF16, 41, 96));
-    check_embed(make_affine(8, 64, DTYPE_F32, 41, 512));
+    check_embed(matrix_plain(DTYPE_F32, 41, 96, 1));
+    check_embed(matrix_plain(DTYPE_F16, 41, 97, 1));
+    check_embed(matrix_plain(DTYPE_BF16, 41, 97, 0));
+    check_embed(matrix_affine(3, 32, DTYPE_BF16, 41, 96));
+    check_embed(matrix_affine(8, 64, DTYPE_F32, 41, 512));
 }
 
 int main(void) {
@@ -406,6 +421,7 @@ int main(void) {
     check_run("tokens are apart", test_tokens_are_apart);
     check_run("products of one call", test_products_of_one_call);
     check_run("norm and gate", test_norm_and_gate);
+    check_run("scratch of gates", test_scratch_of_gates);
     check_run("embed", test_embed);
     return check_done();
 }
