@@ -3,7 +3,7 @@
 
 /* Products of bytes are added in pairs to 16 bits, which hold 8 * 15 * 127 * 2 or 2 * 63 * 127 * 2
  * but not 255 * 127 * 2: codes of 8 bits go a nibble at a time, to 32 bits. */
-static inline size_t most_dots(int bits) {
+static inline size_t max_dots(int bits) {
     return bits <= 4 ? 8 : bits <= 6 ? 2 : 32;
 }
 

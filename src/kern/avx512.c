@@ -148,6 +148,8 @@ static inline void vec_store4(float *y, vec a, vec b, vec c, vec d, size_t n) {
 
 /* --- integers --------------------------------------------------------------------------------- */
 
+#include "kern/eight.inc"
+
 enum { BYTES = 64 };
 
 typedef __m512i ivec;
@@ -235,14 +237,12 @@ static inline ivec sum_four(const ivec *v) {
     return _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
 }
 
-static inline void ivec_sum_rows(const ivec *v, ivec *quarter) {
-    ivec a = sum_four(v), b = sum_four(v + 4), c = sum_four(v + 8), d = sum_four(v + 12);
-    ivec ab02 = _mm512_shuffle_i32x4(a, b, 0x88), ab13 = _mm512_shuffle_i32x4(a, b, 0xdd);
-    ivec cd02 = _mm512_shuffle_i32x4(c, d, 0x88), cd13 = _mm512_shuffle_i32x4(c, d, 0xdd);
-    quarter[0] = _mm512_shuffle_i32x4(ab02, cd02, 0x88);
-    quarter[1] = _mm512_shuffle_i32x4(ab13, cd13, 0x88);
-    quarter[2] = _mm512_shuffle_i32x4(ab02, cd02, 0xdd);
-    quarter[3] = _mm512_shuffle_i32x4(ab13, cd13, 0xdd);
+static inline void ivec_sum8(const ivec *v, ivec8 *pieces) {
+    const __m512i low = _mm512_set_epi64(11, 10, 3, 2, 9, 8, 1, 0);
+    const __m512i high = _mm512_set_epi64(15, 14, 7, 6, 13, 12, 5, 4);
+    ivec a = sum_four(v), b = sum_four(v + 4);
+    ivec_store(pieces, _mm512_permutex2var_epi64(a, low, b));
+    ivec_store(pieces + 2, _mm512_permutex2var_epi64(a, high, b));
 }
 
 static inline vec vec_as(ivec v) {
@@ -265,18 +265,35 @@ static inline void transpose_four(vec *v) {
     v[3] = _mm512_castpd_ps(_mm512_unpackhi_pd(bd, dd));
 }
 
+/* Four vectors of four blocks of 16 bytes: block i of vector k and block k of i change places. */
+static inline void transpose_blocks(vec *a, vec *b, vec *c, vec *d) {
+    vec ab02 = _mm512_shuffle_f32x4(*a, *b, 0x88), ab13 = _mm512_shuffle_f32x4(*a, *b, 0xdd);
+    vec cd02 = _mm512_shuffle_f32x4(*c, *d, 0x88), cd13 = _mm512_shuffle_f32x4(*c, *d, 0xdd);
+    *a = _mm512_shuffle_f32x4(ab02, cd02, 0x88);
+    *b = _mm512_shuffle_f32x4(ab13, cd13, 0x88);
+    *c = _mm512_shuffle_f32x4(ab02, cd02, 0xdd);
+    *d = _mm512_shuffle_f32x4(ab13, cd13, 0xdd);
+}
+
+/* Rows 0 to 3 of columns 4 * q + j come to be block q of v[j], rows 4 to 7 that of v[4 + j]. */
+static inline __attribute__((always_inline)) void vec_store8(float *x, vec *v) {
+    transpose_four(v);
+    transpose_four(v + 4);
+    transpose_blocks(&v[0], &v[4], &v[1], &v[5]);
+    transpose_blocks(&v[2], &v[6], &v[3], &v[7]);
+    vec_store(x, v[0]);
+    vec_store(x + 16, v[2]);
+    vec_store(x + 32, v[4]);
+    vec_store(x + 48, v[6]);
+    vec_store(x + 64, v[1]);
+    vec_store(x + 80, v[3]);
+    vec_store(x + 96, v[5]);
+    vec_store(x + 112, v[7]);
+}
+
 static inline __attribute__((always_inline)) void vec_transpose(vec *v) {
     for (int i = 0; i < 16; i += 4) transpose_four(v + i);
-    for (int i = 0; i < 4; i++) { /* then the blocks of 16 bytes among every fourth row */
-        vec ab02 = _mm512_shuffle_f32x4(v[i], v[i + 4], 0x88);
-        vec ab13 = _mm512_shuffle_f32x4(v[i], v[i + 4], 0xdd);
-        vec cd02 = _mm512_shuffle_f32x4(v[i + 8], v[i + 12], 0x88);
-        vec cd13 = _mm512_shuffle_f32x4(v[i + 8], v[i + 12], 0xdd);
-        v[i] = _mm512_shuffle_f32x4(ab02, cd02, 0x88);
-        v[i + 4] = _mm512_shuffle_f32x4(ab13, cd13, 0x88);
-        v[i + 8] = _mm512_shuffle_f32x4(ab02, cd02, 0xdd);
-        v[i + 12] = _mm512_shuffle_f32x4(ab13, cd13, 0xdd);
-    }
+    for (int i = 0; i < 4; i++) transpose_blocks(v + i, v + i + 4, v + i + 8, v + i + 12);
 }
 
 #include "kern/affine.inc"
