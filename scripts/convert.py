@@ -25,8 +25,8 @@ import time
 import zipfile
 from pathlib import Path
 
-from hf_folder import (ELEMENT_BYTES, Failure, check_folder, read_chunks, read_json, read_tensors,
-                       reading, whole_file)
+from checkpoint import ELEMENT_BYTES, Failure, read_chunks, read_json, reading, whole_file
+from hf_folder import check_folder, read_tensors
 
 try:
     import numpy as np

@@ -28,7 +28,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 import convert  # which writes the file, and says how a run failed
-from hf_folder import Failure, Tensor, whole_file
+from checkpoint import Failure, Tensor, whole_file
 import numpy as np
 
 # window: tokens that one attends to, 0: all. llama3: factor of that kind of RoPE scaling, 0: none.

@@ -332,7 +332,8 @@ def test_where_nibble_is_looked_for(tmp):
     for name in ("tree/scripts", "tree/build/release", "bin"):
         (tmp / name).mkdir(parents=True)
     copy = shutil.copy(SCRIPT, tmp / "tree" / "scripts")
-    shutil.copy(SCRIPT.with_name("hf_folder.py"), tmp / "tree" / "scripts")
+    for module in ("checkpoint.py", "hf_folder.py"):
+        shutil.copy(SCRIPT.with_name(module), tmp / "tree" / "scripts")
     env = dict(os.environ, PATH=f"{tmp / 'bin'}:/bin:/usr/bin")
     words = (folder, "-o", tmp / "x.npz", "--bits", "4")
     if not shutil.which("nibble", path=env["PATH"]):
