@@ -50,8 +50,9 @@ typedef struct nibble_model nibble_model;
 typedef struct nibble_tokenizer nibble_tokenizer;
 typedef struct nibble_context nibble_context;
 
-/* path: a single-file .npz, or a folder with weights.npz or shards weights.N.npz, config.json or
- * params.json, and tokenizer.model. The weights are mapped, not read. NULL on failure. */
+/* path: a single-file .npz, or a folder with weights in .npz or safetensors, in shards or not,
+ * config.json or params.json, and tokenizer.model; or one .safetensors file of such a folder. The
+ * weights are mapped, not read. NULL on failure. */
 NIBBLE_API nibble_model *nibble_model_open(const char *path, nibble_error *e);
 NIBBLE_API void nibble_model_close(nibble_model *m); /* NULL is fine, here and in every close */
 

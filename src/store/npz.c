@@ -8,6 +8,7 @@
 
 #include "base/map.h"
 #include "base/memory.h"
+#include "store/foreign.h"
 
 /* Deflate shrinks at most 1032 to 1, so a ratio beyond MAX_RATIO is no array that anybody stored;
  * small members of zeros may come near it. */
@@ -63,30 +64,16 @@ static zip_int64_t source_call(void *state, void *data, zip_uint64_t size, zip_s
     }
 }
 
-static bool begins(struct span file, const char *text) {
-    size_t n = strlen(text);
-    return file.size >= n && memcmp(file.data, text, n) == 0;
-}
-
 /* libzip found no directory at the file's end: says what the file is instead. */
 static bool fail_not_zip(struct span file, const char *path, struct error *e) {
-    if (begins(file, "PK\x03\x04") || begins(file, "PK\x05\x06")) {
+    if (foreign_begins(file, "PK\x03\x04") || foreign_begins(file, "PK\x05\x06")) {
         return fail(e, STATUS_FORMAT,
                     "%s is a zip archive that is damaged or cut short: its directory is not at its "
                     "end; copy it again",
                     path);
     }
-    if (begins(file, "version https://git-lfs")) {
-        return fail(
-            e, STATUS_FORMAT,
-            "%s is a git-lfs pointer, not the file it stands for; fetch that with git lfs pull",
-            path);
-    }
-    if (begins(file, "<")) {
-        return fail(e, STATUS_FORMAT,
-                    "%s is not a zip archive but looks like a web page; download the file itself",
-                    path);
-    }
+    const char *words = foreign_words(file);
+    if (words) return fail(e, STATUS_FORMAT, "%s %s", path, words);
     return fail(e, STATUS_FORMAT, "%s is not a zip archive; an .npz file is expected", path);
 }
 

@@ -8,7 +8,10 @@
 #include <sys/stat.h>
 
 #include "base/map.h"
+#include "store/folder.h"
+#include "store/names.h"
 #include "store/npz.h"
+#include "store/safetensors.h"
 
 static const char *const known_names[] = {
     "config.json",     "params.json",    "generation_config.json",
@@ -26,6 +29,8 @@ struct store_files {
     struct known_file known[KNOWN];
     struct npz *archives;
     size_t archive_count;
+    struct safetensors *safetensors;
+    size_t safetensors_count;
 };
 
 static int known_index(const char *name) {
@@ -37,113 +42,6 @@ static int known_index(const char *name) {
 
 static bool fail_memory(const struct store *store, struct error *e) {
     return fail(e, STATUS_MEMORY, "%s: no memory for its table of arrays", store->path);
-}
-
-static bool ends_with(const char *text, const char *tail) {
-    size_t n = strlen(text), t = strlen(tail);
-    return n >= t && strcmp(text + n - t, tail) == 0;
-}
-
-/* folder/name in memory of its own, NULL without any. */
-static char *join(const char *folder, const char *name) {
-    char *path = NULL;
-    const char *slash = ends_with(folder, "/") ? "" : "/";
-    return asprintf(&path, "%s%s%s", folder, slash, name) < 0 ? NULL : path;
-}
-
-/* ---- what a folder holds ---- */
-
-struct shard {
-    unsigned long number;
-    char *name;
-};
-
-struct listing {
-    struct shard *shards; /* weights.N.npz */
-    size_t count;
-    bool whole;   /* weights.npz */
-    char *unread; /* the safetensors file first by name, else the .npz first by name; NULL */
-};
-
-/* weights.N.npz, N a decimal number of a few digits. */
-static bool shard_number(const char *name, unsigned long *number) {
-    size_t prefix = strlen("weights.");
-    if (strncmp(name, "weights.", prefix) != 0) return false;
-    size_t digits = strspn(name + prefix, "0123456789");
-    if (digits < 1 || digits > 6 || strcmp(name + prefix + digits, ".npz") != 0) return false;
-    *number = strtoul(name + prefix, NULL, 10);
-    return true;
-}
-
-static bool prefer_unread(const char *name, const char *old) {
-    bool a = ends_with(name, ".safetensors"), b = old && ends_with(old, ".safetensors");
-    return !old || (a != b ? a : strcmp(name, old) < 0);
-}
-
-static bool list_name(struct listing *list, const char *name) {
-    unsigned long number;
-    if (strcmp(name, "weights.npz") == 0) {
-        list->whole = true;
-    } else if (shard_number(name, &number)) {
-        struct shard *more = realloc(list->shards, (list->count + 1) * sizeof *more);
-        if (!more) return false;
-        list->shards = more;
-        list->shards[list->count] = (struct shard){number, strdup(name)};
-        return list->shards[list->count++].name != NULL;
-    } else if (name[0] != '.' && (ends_with(name, ".safetensors") || ends_with(name, ".npz")) &&
-               prefer_unread(name, list->unread)) {
-        free(list->unread);
-        list->unread = strdup(name);
-        return list->unread != NULL;
-    }
-    return true;
-}
-
-static int by_number(const void *a, const void *b) {
-    const struct shard *x = a, *y = b;
-    if (x->number != y->number) return x->number < y->number ? -1 : 1;
-    return strcmp(x->name, y->name);
-}
-
-static bool list_folder(const struct store *store, struct listing *list, struct error *e) {
-    DIR *dir = opendir(store->path);
-    if (!dir) {
-        return fail(e, STATUS_FILE, "%s cannot be opened: %s", store->path, strerror(errno));
-    }
-    bool ok = true;
-    for (struct dirent *d; ok && (d = readdir(dir)) != NULL;) ok = list_name(list, d->d_name);
-    closedir(dir);
-    if (list->count) qsort(list->shards, list->count, sizeof *list->shards, by_number);
-    return ok || fail_memory(store, e);
-}
-
-static void listing_free(struct listing *list) {
-    for (size_t i = 0; i < list->count; i++) free(list->shards[i].name);
-    free(list->shards);
-    free(list->unread);
-}
-
-/* Shards are numbered from 0 without holes; how many there should be is written nowhere. */
-static bool check_shards(const struct store *store, const struct listing *list, struct error *e) {
-    if (list->whole && list->count) {
-        return fail(e, STATUS_MODEL, "%s holds both weights.npz and %s; remove one of the two",
-                    store->path, list->shards[0].name);
-    }
-    for (size_t i = 0; i < list->count; i++) {
-        const struct shard *s = &list->shards[i];
-        if (s->number < i) {
-            return fail(e, STATUS_MODEL, "%s holds both %s and %s; remove one of the two",
-                        store->path, s[-1].name, s->name);
-        }
-        if (s->number > i) {
-            const char *first = list->shards[0].name + strlen("weights.");
-            int width = *first == '0' ? (int)strspn(first, "0123456789") : 0;
-            return fail(e, STATUS_MODEL,
-                        "%s lacks the shard weights.%0*zu.npz, though %s is there; copy all shards",
-                        store->path, width, i, s->name);
-        }
-    }
-    return true;
 }
 
 /* ---- opening ---- */
@@ -160,26 +58,25 @@ static bool open_archives(struct store *store, char *const *paths, size_t count,
     return true;
 }
 
-static bool open_listed(struct store *store, const struct listing *list, struct error *e) {
-    size_t count = list->whole ? 1 : list->count;
-    if (count == 0) return true;
-    char **paths = calloc(count, sizeof *paths);
-    bool ok = paths != NULL;
-    for (size_t i = 0; ok && i < count; i++) {
-        paths[i] = join(store->path, list->whole ? "weights.npz" : list->shards[i].name);
-        ok = paths[i] != NULL;
+static bool open_safetensors(struct store *store, char *const *paths, size_t count,
+                             struct error *e) {
+    struct store_files *files = store->files;
+    files->safetensors = calloc(count, sizeof *files->safetensors);
+    if (!files->safetensors) return fail_memory(store, e);
+    for (; files->safetensors_count < count; files->safetensors_count++) {
+        if (!safetensors_open(&files->safetensors[files->safetensors_count],
+                              paths[files->safetensors_count], e)) {
+            return false;
+        }
     }
-    ok = ok ? open_archives(store, paths, count, e) : fail_memory(store, e);
-    for (size_t i = 0; paths && i < count; i++) free(paths[i]);
-    free(paths);
-    return ok;
+    return true;
 }
 
-static bool open_beside(struct store *store, struct error *e) {
+static bool open_beside(struct store *store, const char *folder, struct error *e) {
     for (int i = 0; i < KNOWN; i++) {
         struct stat st;
         struct known_file *known = &store->files->known[i];
-        char *path = join(store->path, known_names[i]);
+        char *path = names_join(folder, known_names[i]);
         if (!path) return fail_memory(store, e);
         /* lstat: a link into nowhere is not absent, map_open shall complain. */
         if (lstat(path, &st) != 0 && errno == ENOENT) {
@@ -193,13 +90,34 @@ static bool open_beside(struct store *store, struct error *e) {
     return true;
 }
 
+static bool open_listed(struct store *store, const struct folder *folder, struct error *e) {
+    if (folder->count == 0) return true;
+    if (!folder->safetensors) return open_archives(store, folder->paths, folder->count, e);
+    return open_safetensors(store, folder->paths, folder->count, e) &&
+           safetensors_index_check(&folder->index, store->files->safetensors, e);
+}
+
 static bool open_folder(struct store *store, struct error *e) {
-    struct listing list = {0};
-    bool ok = list_folder(store, &list, e) && check_shards(store, &list, e) &&
-              open_beside(store, e) && open_listed(store, &list, e);
-    store->unread = list.unread;
-    list.unread = NULL;
-    listing_free(&list);
+    struct folder folder;
+    if (!folder_open(&folder, store->path, e)) return false;
+    bool ok = open_beside(store, store->path, e) && open_listed(store, &folder, e);
+    store->unread = folder.unread;
+    folder.unread = NULL;
+    folder_close(&folder);
+    return ok;
+}
+
+/* A .safetensors file: config and tokenizer lie beside it. */
+static bool open_single(struct store *store, struct error *e) {
+    const char *slash = strrchr(store->path, '/'), *name = slash ? slash + 1 : store->path;
+    if (folder_is_shard(name)) {
+        return fail(e, STATUS_MODEL, "%s is one of several shards; name the folder it lies in",
+                    store->path);
+    }
+    char *folder = strndup(store->path, (size_t)(name - store->path));
+    if (!folder) return fail_memory(store, e);
+    bool ok = open_beside(store, folder, e) && open_safetensors(store, &store->path, 1, e);
+    free(folder);
     return ok;
 }
 
@@ -286,7 +204,38 @@ static bool add_member(struct store *store, const struct npz *npz, const struct 
                        struct error *e) {
     int known = known_index(m->name);
     if (known >= 0) return add_known(store, known, m->bytes, npz, e);
-    return !ends_with(m->name, ".npy") || add_array(store, npz, m, e);
+    return !names_end(m->name, ".npy") || add_array(store, npz, m, e);
+}
+
+static bool add_tensor(struct store *store, const struct safetensors *st, const struct tensor *t,
+                       struct error *e) {
+    struct array *a = &store->arrays[store->count];
+    *a = (struct array){.name = strdup(t->name), .file = st->path, .mapped = true};
+    if (!a->name) return fail_memory(store, e);
+    a->dtype = t->dtype;
+    a->dims = t->dims;
+    a->bytes = t->bytes;
+    memcpy(a->shape, t->shape, sizeof a->shape);
+    store->mapped_bytes += t->bytes.size;
+    store->count++;
+    return true;
+}
+
+static bool add_arrays(struct store *store, struct error *e) {
+    const struct store_files *files = store->files;
+    for (size_t i = 0; i < files->archive_count; i++) {
+        const struct npz *npz = &files->archives[i];
+        for (size_t k = 0; k < npz->count; k++) {
+            if (!add_member(store, npz, &npz->members[k], e)) return false;
+        }
+    }
+    for (size_t i = 0; i < files->safetensors_count; i++) {
+        const struct safetensors *st = &files->safetensors[i];
+        for (size_t k = 0; k < st->count; k++) {
+            if (!add_tensor(store, st, &st->tensors[k], e)) return false;
+        }
+    }
+    return true;
 }
 
 static int by_name(const void *a, const void *b) {
@@ -297,15 +246,11 @@ static bool make_table(struct store *store, struct error *e) {
     const struct store_files *files = store->files;
     size_t total = 0;
     for (size_t i = 0; i < files->archive_count; i++) total += files->archives[i].count;
+    for (size_t i = 0; i < files->safetensors_count; i++) total += files->safetensors[i].count;
     if (total == 0) return true;
     store->arrays = calloc(total, sizeof *store->arrays);
     if (!store->arrays) return fail_memory(store, e);
-    for (size_t i = 0; i < files->archive_count; i++) {
-        const struct npz *npz = &files->archives[i];
-        for (size_t k = 0; k < npz->count; k++) {
-            if (!add_member(store, npz, &npz->members[k], e)) return false;
-        }
-    }
+    if (!add_arrays(store, e)) return false;
     qsort(store->arrays, store->count, sizeof *store->arrays, by_name);
     for (size_t i = 1; i < store->count; i++) {
         const struct array *a = &store->arrays[i - 1];
@@ -320,19 +265,21 @@ static bool make_table(struct store *store, struct error *e) {
 bool store_require_arrays(const struct store *store, struct error *e) {
     const char *unread = store->unread;
     if (store->count) return true;
-    if (unread && ends_with(unread, ".safetensors")) {
+    if (unread && folder_is_shard(unread)) {
         return fail(e, STATUS_MODEL,
-                    "%s holds %s, which nibble does not read; convert it with scripts/convert.py "
-                    "%s -o model.npz",
-                    store->path, unread, store->path);
+                    "%s holds %s, but no model.safetensors.index.json that names all shards; "
+                    "download that as well",
+                    store->path, unread);
     }
     if (unread) {
-        return fail(e, STATUS_MODEL, "%s holds %s but no weights.npz; name the file itself",
+        return fail(e, STATUS_MODEL,
+                    "%s holds %s, but no model.safetensors and no weights.npz; name the file "
+                    "itself",
                     store->path, unread);
     }
     return fail(e, STATUS_MODEL,
-                "%s holds no arrays; a model is an .npz file of arrays, or a folder with "
-                "weights.npz or weights.00.npz and so on",
+                "%s holds no arrays; a model is a folder with model.safetensors or weights.npz, or "
+                "a single .npz file",
                 store->path);
 }
 
@@ -349,12 +296,6 @@ bool store_open(struct store *store, const char *path, struct error *e) {
     if (stat(path, &st) != 0) {
         return fail(e, STATUS_FILE, "%s cannot be opened: %s", path, strerror(errno));
     }
-    if (S_ISREG(st.st_mode) && ends_with(path, ".safetensors")) {
-        return fail(e, STATUS_MODEL,
-                    "%s is a safetensors file, which nibble does not read; convert its folder with "
-                    "scripts/convert.py FOLDER -o model.npz",
-                    path);
-    }
     store->path = strdup(path);
     store->files = calloc(1, sizeof *store->files);
     if (!store->path || !store->files) {
@@ -363,6 +304,8 @@ bool store_open(struct store *store, const char *path, struct error *e) {
     }
     if (S_ISDIR(st.st_mode))
         TRY(open_folder(store, e));
+    else if (names_end(path, ".safetensors"))
+        TRY(open_single(store, e));
     else
         TRY(open_archives(store, &store->path, 1, e));
     TRY(make_table(store, e));
@@ -381,7 +324,11 @@ void store_close(struct store *store) {
         free(files->known[i].where);
     }
     for (size_t i = 0; files && i < files->archive_count; i++) npz_close(&files->archives[i]);
+    for (size_t i = 0; files && i < files->safetensors_count; i++) {
+        safetensors_close(&files->safetensors[i]);
+    }
     if (files) free(files->archives);
+    if (files) free(files->safetensors);
     free(files);
     free(store->arrays);
     free(store->unread);

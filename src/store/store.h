@@ -1,9 +1,9 @@
 /* A model's files as one table of named, typed, borrowed arrays and a few whole files.
  *
  * path is a single .npz file (config and tokenizer inside, as u1 arrays "config.json",
- * "tokenizer.model" or as plain members of those names) or a folder: weights.npz, or shards
- * weights.N.npz numbered from 0 with or without leading zeros, with config.json or params.json and
- * the tokenizer beside. What the arrays mean is not known here. */
+ * "tokenizer.model" or as plain members of those names), a single .safetensors file or a folder;
+ * of the last two config.json or params.json and the tokenizer lie beside the weights. Which files
+ * of a folder those are, folder.h says. What the arrays mean is not known here. */
 #ifndef NIBBLE_STORE_STORE_H
 #define NIBBLE_STORE_STORE_H
 
@@ -15,7 +15,7 @@
 
 struct array {
     const char *name; /* without ".npy" */
-    const char *file; /* the .npz that holds it, for messages */
+    const char *file; /* that holds it, for messages */
     enum dtype dtype;
     int dims;
     uint64_t shape[NPY_MAX_DIMS];
@@ -36,8 +36,9 @@ struct store {
 };
 
 /* Opens path. Without arrays it opens with count 0 as long as one of the known files is there
- * (tokenizing needs no weights). Missing shards, names twice, and everything npz and npy refuse is
- * refused here, with the file named. Members that are neither arrays nor known files are left. */
+ * (tokenizing needs no weights). Missing shards, names twice, and everything npz, npy and
+ * safetensors refuse is refused here, with the file named. Members that are neither arrays nor
+ * known files are left. */
 bool store_open(struct store *store, const char *path, struct error *e);
 void store_close(struct store *store); /* all zero is fine */
 

@@ -77,7 +77,7 @@ def test_other_files(tmp, nibble):
             ("text.npz", b"hello\n", "not a zip archive"), ("one.npz", b"P", "not a zip archive"),
             ("lfs.npz", b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
             ("page.npz", b"<!DOCTYPE html>", "web page"), ("m.gguf", b"GGUF\3\0\0\0", "zip"),
-            ("a.npy", npy(), "zip"), ("m.safetensors", b"\0" * 64, "scripts/convert.py"),
+            ("a.npy", npy(), "zip"), ("m.safetensors", b"\0" * 64, "not a JSON object"),
             ("tokenizer.model", TOKENIZER.read_bytes(), "zip")):
         (tmp / name).write_bytes(data)
         refused(nibble, tmp, tmp / name, [says, name])
@@ -85,8 +85,8 @@ def test_other_files(tmp, nibble):
 
 def test_folders(tmp, nibble):
     model = Tiny()
-    for files, says in ((["model.safetensors"], ["model.safetensors", "scripts/convert.py"]),
-                        (["model-00001-of-00002.safetensors", "config.json"], "convert.py"),
+    for files, says in ((["model.safetensors"], "model.safetensors is cut short"),
+                        (["model-00001-of-00002.safetensors", "config.json"], "index.json"),
                         (["config.json"], "no arrays"), (["tokenizer.model"], "no arrays"),
                         (["model.npz", "config.json"], ["model.npz", "name the file itself"]),
                         (["pytorch_model.bin"], "weights.npz")):

@@ -182,20 +182,180 @@ static void test_unread(void) {
                                 "os.mkdir('broken')\n"
                                 "open('broken/weights.npz', 'w').write('PK..')\n"
                                 "open('broken/config.json', 'w').write('{}')\n"));
-    check_refused(scratch_path("other"), STATUS_MODEL, "other holds model.npz but no weights.npz");
+    check_refused(scratch_path("other"), STATUS_MODEL,
+                  "other holds model.npz, but no model.safetensors and no weights.npz; name the");
     check_refused(scratch_path("tensors"), STATUS_MODEL,
-                  "tensors holds model-1.safetensors, which nibble does not read");
+                  "tensors holds model-1.safetensors, but no model.safetensors and no");
     check_refused(scratch_path("nothing"), STATUS_MODEL, "nothing holds no arrays");
-    check_refused(scratch_path("tensors/model-1.safetensors"), STATUS_MODEL,
-                  "is a safetensors file");
     check_refused(scratch_path("dangling"), STATUS_FILE, "dangling/config.json cannot be opened");
     check_refused(scratch_path("broken"), STATUS_FORMAT, "broken/weights.npz is not a zip");
 
     scratch_text("tensors/config.json", "{}");
     CHECK(store_open(&store, scratch_path("tensors"), &e) && store.count == 0);
     CHECK(store.unread && strcmp(store.unread, "model-1.safetensors") == 0);
-    CHECK(!store_require_arrays(&store, &e) && strstr(e.message, "scripts/convert.py"));
+    CHECK(!store_require_arrays(&store, &e) && strstr(e.message, "name the file itself"));
     store_close(&store);
+}
+
+/* --- safetensors ------------------------------------------------------------------------------ */
+
+/* st(path, a='xy') writes a file with a tensor a of two bytes; index(folder, a='f') an index. */
+#define SAFETENSORS                                                                                \
+    COMMON                                                                                         \
+    "import json\n"                                                                                \
+    "def st(path, **tensors):\n"                                                                   \
+    "    head, data = {}, b''\n"                                                                   \
+    "    os.makedirs(os.path.dirname(path), exist_ok=True)\n"                                      \
+    "    for name, text in tensors.items():\n"                                                     \
+    "        at, data = len(data), data + text.encode()\n"                                         \
+    "        head[name] = dict(dtype='U8', shape=[len(data) - at],\n"                              \
+    "                          data_offsets=[at, len(data)])\n"                                    \
+    "    head = json.dumps(head).encode()\n"                                                       \
+    "    open(path, 'wb').write(struct.pack('<Q', len(head)) + head + data)\n"                     \
+    "def index(path, **shards):\n"                                                                 \
+    "    os.makedirs(path, exist_ok=True)\n"                                                       \
+    "    with open(path + '/model.safetensors.index.json', 'w') as f:\n"                           \
+    "        json.dump({'weight_map': {n: s + '.safetensors' for n, s in shards.items()}}, "       \
+    "f)\n"
+
+/* Opens name, whose arrays hold their own texts: "a=xy b=z". */
+static void check_holds(const char *name, const char *arrays, const char *unread) {
+    struct store store;
+    struct error e = {0};
+    char found[200] = "";
+    CHECK_MSG(store_open(&store, scratch_path(name), &e), "%s", e.message);
+    for (size_t i = 0; i < store.count; i++) {
+        const struct array *a = &store.arrays[i];
+        CHECK(a->mapped && a->dims == 1 && a->shape[0] == a->bytes.size && !a->hash);
+        snprintf(found + strlen(found), sizeof found - strlen(found), "%s%s=%.*s", i ? " " : "",
+                 a->name, (int)a->bytes.size, (const char *)a->bytes.data);
+    }
+    CHECK_MSG(strcmp(found, arrays) == 0, "%s holds %s, not %s", name, found, arrays);
+    CHECK_MSG(unread ? store.unread && strcmp(store.unread, unread) == 0 : !store.unread,
+              "%s does not read %s", name, store.unread ? store.unread : "nothing");
+    CHECK(store.hash == 0 && store.private_bytes == 0);
+    store_close(&store);
+}
+
+static void test_safetensors(void) {
+    struct store store;
+    struct error e = {0};
+    CHECK(scratch_python(SAFETENSORS
+                         "st('st/model.safetensors', b='hello', a='xyz')\n"
+                         "open('st/config.json', 'w').write('{}')\n"
+                         "open('st/tokenizer.model', 'w').write('model')\n"
+                         "st('two/model-00001-of-00002.safetensors', a='x', extra='e')\n"
+                         "st('two/model-00002-of-00002.safetensors', b='y')\n"
+                         "index('two', b='model-00002-of-00002', a='model-00001-of-00002')\n"
+                         "st('early/weights.00.safetensors', a='x')\n"
+                         "st('early/weights.01.safetensors', b='y')\n"
+                         "st('one/weights.safetensors', a='x')\n"
+                         "st('named/consolidated.safetensors', a='x')\n"
+                         "st('solo/model-00001-of-00001.safetensors', a='x')\n"
+                         "open('named/params.json', 'w').write('{ }')\n"
+                         "st('link/blobs/0', a='x')\n"
+                         "os.symlink('blobs/0', 'link/model.safetensors')\n"));
+    check_holds("st", "a=xyz b=hello", NULL);
+    check_holds("two", "a=x b=y extra=e", NULL);
+    check_holds("early", "a=x b=y", NULL);
+    check_holds("one", "a=x", NULL);
+    check_holds("link", "a=x", NULL);
+    check_holds("st/model.safetensors", "a=xyz b=hello", NULL);
+    check_holds("named/consolidated.safetensors", "a=x", NULL);
+    check_holds("solo/model-00001-of-00001.safetensors", "a=x", NULL);
+
+    CHECK_MSG(store_open(&store, scratch_path("st"), &e), "%s", e.message);
+    CHECK(store.mapped_bytes == 8 && says(store_file(&store, "config.json"), "{}"));
+    CHECK(strcmp(where(&store, "a"), scratch_path("st/model.safetensors")) == 0);
+    store_close(&store);
+
+    /* The file itself: config and tokenizer are those beside it. */
+    CHECK_MSG(store_open(&store, scratch_path("named/consolidated.safetensors"), &e), "%s",
+              e.message);
+    CHECK(says(store_file(&store, "params.json"), "{ }"));
+    CHECK(strcmp(where(&store, "params.json"), scratch_path("named/params.json")) == 0);
+    store_close(&store);
+    char *before = getcwd(NULL, 0);
+    CHECK(before && chdir(scratch_path("st")) == 0);
+    CHECK_MSG(store_open(&store, "model.safetensors", &e), "%s", e.message);
+    CHECK(strcmp(where(&store, "tokenizer.model"), "tokenizer.model") == 0);
+    store_close(&store);
+    CHECK(before && chdir(before) == 0);
+    free(before);
+}
+
+/* Which weights of a folder are read where it holds several. */
+static void test_choice(void) {
+    CHECK(scratch_python(SAFETENSORS "st('c1/model.safetensors', a='one')\n"
+                                     "st('c1/model-00001-of-00002.safetensors', a='two')\n"
+                                     "index('c1', a='model-00001-of-00002')\n"
+                                     "np.savez('c1/golden.npz', w=w)\n"
+                                     "st('c2/model-1.safetensors', a='x')\n"
+                                     "st('c2/weights.00.safetensors', a='old')\n"
+                                     "st('c2/adapter_model.safetensors', a='no')\n"
+                                     "index('c2', a='model-1')\n"
+                                     "np.savez('c2/0.npz', w=w)\n"
+                                     "st('c3/weights.00.safetensors', a='x')\n"
+                                     "np.savez('c3/b.npz', w=w); np.savez('c3/a.npz', w=w)\n"
+                                     "st('c4/model.safetensors', a='one')\n"
+                                     "np.savez('c4/weights.npz', a=u1('npz'))\n"
+                                     "np.savez('c4/a.npz', w=w)\n"));
+    check_holds("c1", "a=one", "model-00001-of-00002.safetensors");
+    check_holds("c2", "a=x", "adapter_model.safetensors");
+    check_holds("c3", "a=x", "a.npz");
+
+    struct store store;
+    struct error e = {0};
+    CHECK_MSG(store_open(&store, scratch_path("c4"), &e), "%s", e.message);
+    CHECK(store.unread && strcmp(store.unread, "model.safetensors") == 0);
+    CHECK(store.count == 1 && says(store.arrays[0].bytes, "npz"));
+    store_close(&store);
+}
+
+static void test_safetensors_refused(void) {
+    CHECK(scratch_python(
+        SAFETENSORS
+        "two = dict(a='m-00001-of-00002', b='m-00002-of-00002')\n"
+        "st('d1/m-00001-of-00002.safetensors', a='x'); index('d1', **two)\n"
+        "st('d2/m-00001-of-00002.safetensors', a='x'); index('d2', **two)\n"
+        "st('d2/m-00002-of-00002.safetensors', c='x')\n"
+        "st('d3/m-00001-of-00002.safetensors', a='x', b='x'); index('d3', **two)\n"
+        "st('d3/m-00002-of-00002.safetensors', b='x')\n"
+        "st('d4/m-00001-of-00002.safetensors', a='x')\n"
+        "st('d5/weights.00.safetensors', a='x'); st('d5/weights.02.safetensors', b='x')\n"
+        "st('d6/weights.00.safetensors', a='x'); st('d6/weights.safetensors', b='x')\n"
+        "st('d7/weights.0.safetensors', a='x'); st('d7/weights.00.safetensors', b='x')\n"
+        "st('d8/sub/a.safetensors', a='x'); index('d8', a='sub/a')\n"
+        "st('d8/b.safetensors', a='x')\n"
+        "st('d9/model.safetensors')\n"
+        "os.mkdir('da'); open('da/model.safetensors', 'w').write('version https://git-lfs.')\n"
+        "st('db/x.safetensors', a='x'); open('db/model.safetensors.index.json', 'w').write('{')\n"
+        "os.mkdir('dc'); os.symlink('gone', 'dc/model.safetensors')\n"
+        "os.mkdir('dd'); index('dd', **two)\n"));
+    check_refused(scratch_path("d1"), STATUS_MODEL,
+                  "index.json names m-00002-of-00002.safetensors, which is not in the folder");
+    check_refused(scratch_path("d2"), STATUS_MODEL,
+                  "index.json puts b into m-00002-of-00002.safetensors, which does not hold it");
+    check_refused(scratch_path("d3"), STATUS_MODEL, "the shards are not of one model");
+    check_refused(scratch_path("d4"), STATUS_MODEL, "but no model.safetensors.index.json");
+    check_refused(scratch_path("d4/m-00001-of-00002.safetensors"), STATUS_MODEL,
+                  "is one of several shards; name the folder");
+    check_refused(scratch_path("d5"), STATUS_MODEL, "lacks the shard weights.01.safetensors, ");
+    check_refused(scratch_path("d6"), STATUS_MODEL,
+                  "d6 holds both weights.safetensors and weights.00.safetensors");
+    check_refused(scratch_path("d7"), STATUS_MODEL,
+                  "d7 holds both weights.0.safetensors and weights.00.safetensors");
+    check_refused(scratch_path("d8"), STATUS_FORMAT, "puts a into 'sub/a.safetensors', which is");
+    check_refused(scratch_path("d9"), STATUS_MODEL, "d9 holds no arrays; a model is");
+    check_refused(scratch_path("d9/model.safetensors"), STATUS_MODEL, "holds no arrays; a model");
+    check_refused(scratch_path("da"), STATUS_FORMAT, "da/model.safetensors is a git-lfs pointer");
+    check_refused(scratch_path("db"), STATUS_FORMAT, "db/model.safetensors.index.json is not a");
+    check_refused(scratch_path("dc"), STATUS_FILE, "dc/model.safetensors cannot be opened");
+    check_refused(scratch_path("dd"), STATUS_MODEL, "dd holds no arrays");
+
+    /* Without any shard a folder may still serve to tokenize. */
+    scratch_text("dd/tokenizer.model", "model");
+    check_holds("dd", "", NULL);
 }
 
 /* --- the hash --------------------------------------------------------------------------------- */
@@ -280,6 +440,9 @@ int main(void) {
     check_run("store: a folder", test_folder);
     check_run("store: shards", test_shards);
     check_run("store: weights that are not read", test_unread);
+    check_run("store: safetensors", test_safetensors);
+    check_run("store: which of a folder's weights", test_choice);
+    check_run("store: safetensors that are refused", test_safetensors_refused);
     check_run("store: the hash", test_hash);
     check_run("store: no permission", test_permission);
     return check_done();
