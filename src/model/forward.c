@@ -18,7 +18,8 @@
 
 /* What a block reads: norm(x), made in h. */
 static struct input normed(const struct run *r, const float *norm) {
-    return (struct input){r->x, norm, (float)r->model->spec.norm_eps, r->h};
+    struct norm rms = {NORM_RMS, norm, NULL, (float)r->model->spec.norm_eps};
+    return (struct input){r->x, rms, r->h};
 }
 
 /* With y = norm(x): h = Wo attend(rope(Wq y), cache + rope(Wk y), cache + Wv y) */

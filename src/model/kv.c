@@ -26,15 +26,18 @@ const char *kv_type_name(enum dtype type) {
 }
 
 size_t kv_position_bytes(const struct spec *s, enum dtype type) {
-    return s->layers * cache_position_bytes(type, s->kv_heads, s->head_dim);
+    return s->layers * cache_position_bytes(type, s->kv_heads, s->head_dim, s->head_dim);
 }
 
 void kv_layout(struct kv *kv, struct arena *a, const struct spec *s, enum dtype type,
                size_t context) {
     kv->layers = arena_take(a, s->layers, sizeof *kv->layers);
     for (size_t i = 0; i < s->layers; i++) {
-        struct cache layer = {
-            .dtype = type, .heads = s->kv_heads, .context = context, .head_dim = s->head_dim};
+        struct cache layer = {.dtype = type,
+                              .heads = s->kv_heads,
+                              .context = context,
+                              .key_dim = s->head_dim,
+                              .value_dim = s->head_dim};
         cache_layout(&layer, a);
         if (a->base) kv->layers[i] = layer;
     }

@@ -41,7 +41,7 @@ static size_t layout(struct run *r, struct arena *a, enum dtype kv_type) {
     layout_tokens(r, a, r->batch);
     r->parts = arena_take(a, attend_parts(s->heads, s->head_dim, r->context), sizeof(float));
     size_t products = linear_scratch(most_cols(s), s->hidden, r->batch, r->backend.blas);
-    size_t others = larger(attend_scratch(s->head_dim), cache_scratch(s->head_dim));
+    size_t others = larger(attend_scratch(s->head_dim, s->head_dim), cache_scratch(s->head_dim));
     backend_layout(&r->backend, a, larger(products, others));
     size_t bytes = a->used;
     kv_layout(&r->kv, a, s, kv_type, r->context);

@@ -3,6 +3,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "ops/softcap.h"
+
 /* Positions of a chunk, which a thread takes at once when there are few queries; queries that
  * share a tile; and from how many on the tile is made f32 first. */
 enum { TILE = CACHE_TILE, CHUNK = 8 * TILE, QUERIES = 64, CONVERT = 16 };
@@ -26,7 +28,7 @@ struct attend {
 /* What is known of a block of queries so far. With weights exp(score - max): their sum, and the
  * values they weigh. */
 struct state {
-    float *out; /* [QUERIES, head_dim] */
+    float *out; /* [QUERIES, value_dim] */
     float *max; /* [QUERIES] -INFINITY: nothing yet */
     float *sum; /* [QUERIES] */
 };
@@ -35,9 +37,9 @@ struct state {
  * `head` on. */
 struct block {
     size_t kv_head, head, heads, begin, tokens, queries;
-    float *q;      /* [queries, head_dim] times the scale */
+    float *q;      /* [queries, key_dim] times the scale */
     float *scores; /* [QUERIES, TILE] */
-    float *tile;   /* [TILE, head_dim] keys, then values, as f32 */
+    float *tile;   /* keys [key_dim, TILE], then values [TILE, value_dim], as f32 */
     struct state state;
 };
 
@@ -56,7 +58,7 @@ static size_t first_seen(const struct attend *a, size_t t) {
 }
 
 static void load_queries(const struct attend *a, struct block *b) {
-    size_t dim = a->cache->head_dim;
+    size_t dim = a->cache->key_dim;
     for (size_t i = 0; i < b->queries; i++) {
         size_t at = (token_of(b, i) * a->attention->heads + head_of(b, i)) * dim;
         for (size_t c = 0; c < dim; c++) b->q[i * dim + c] = a->q[at + c] * a->attention->scale;
@@ -64,7 +66,7 @@ static void load_queries(const struct attend *a, struct block *b) {
 }
 
 static void clear(const struct attend *a, const struct block *b) {
-    memset(b->state.out, 0, b->queries * a->cache->head_dim * sizeof(float));
+    memset(b->state.out, 0, b->queries * a->cache->value_dim * sizeof(float));
     for (size_t i = 0; i < b->queries; i++) {
         b->state.max[i] = -INFINITY;
         b->state.sum[i] = 0;
@@ -123,8 +125,9 @@ static void scale_scores(float *scores, const float *scales, size_t n) {
 /* n scores of query i become weights; what was weighed before is brought to the new maximum. */
 static void weigh(const struct attend *a, const struct block *b, size_t i, float *scores,
                   size_t n) {
-    size_t dim = a->cache->head_dim;
+    size_t dim = a->cache->value_dim;
     float *max = &b->state.max[i], before = *max;
+    if (a->attention->softcap != 0) softcap(a->backend, scores, n, a->attention->softcap);
     float sum = a->backend->kern.online_softmax(scores, max, n);
     if (*max != before) {
         float shrink = expf(before - *max);
@@ -138,9 +141,9 @@ static void weigh(const struct attend *a, const struct block *b, size_t i, float
 static void score_tile(const struct attend *a, const struct block *b, size_t at, size_t count) {
     const struct cache *c = a->cache;
     struct rows keys =
-        take_rows(a, b, cache_keys(c, b->kv_head, at / TILE), c->head_dim, TILE, b->tile);
+        take_rows(a, b, cache_keys(c, b->kv_head, at / TILE), c->key_dim, TILE, b->tile);
     memset(b->scores, 0, b->queries * TILE * sizeof(float));
-    keys.sums(b->scores, TILE, b->q, c->head_dim, b->queries, keys.data, keys.bytes, c->head_dim,
+    keys.sums(b->scores, TILE, b->q, c->key_dim, b->queries, keys.data, keys.bytes, c->key_dim,
               count);
     if (c->k_scales) {
         const float *scales = c->k_scales + cache_scale_at(c, b->kv_head, at);
@@ -150,11 +153,11 @@ static void score_tile(const struct attend *a, const struct block *b, size_t at,
 
 static void attend_tile(const struct attend *a, const struct block *b, size_t at, size_t count) {
     const struct cache *c = a->cache;
-    size_t dim = c->head_dim;
+    size_t dim = c->value_dim;
     prefetch(a, b, cache_values(c, b->kv_head, at), count * dim);
     score_tile(a, b, at, count);
     if (at + TILE < c->context) {
-        prefetch(a, b, cache_keys(c, b->kv_head, at / TILE + 1), TILE * dim);
+        prefetch(a, b, cache_keys(c, b->kv_head, at / TILE + 1), TILE * c->key_dim);
     }
     struct rows values = take_rows(a, b, cache_values(c, b->kv_head, at), count, dim, b->tile);
     if (c->v_scales) values.scales = c->v_scales + cache_scale_at(c, b->kv_head, at);
@@ -201,9 +204,13 @@ static void merge(float *out, float *max, float *sum, const float *out2, float m
     *max = top;
 }
 
+static size_t larger(size_t a, size_t b) {
+    return a > b ? a : b;
+}
+
 static struct block take_block(const struct attend *a, size_t item, float *scratch) {
-    size_t dim = a->cache->head_dim,
-           blocks = a->shares / a->cache->heads; /* of one key/value head */
+    size_t key_dim = a->cache->key_dim, value_dim = a->cache->value_dim;
+    size_t blocks = a->shares / a->cache->heads; /* of one key/value head */
     size_t share = item % a->shares, at = share % blocks * a->heads;
     struct block b = {.kv_head = share / blocks, .begin = item / a->shares * a->tokens};
     b.head = b.kv_head * a->group + at;
@@ -211,28 +218,30 @@ static struct block take_block(const struct attend *a, size_t item, float *scrat
     b.tokens = a->n - b.begin < a->tokens ? a->n - b.begin : a->tokens;
     b.queries = b.tokens * b.heads;
     b.q = scratch;
-    b.scores = b.q + QUERIES * dim;
+    b.scores = b.q + QUERIES * key_dim;
     b.tile = b.scores + QUERIES * TILE;
-    b.state.out = b.tile + TILE * dim;
-    b.state.max = b.state.out + QUERIES * dim;
+    b.state.out = b.tile + TILE * larger(key_dim, value_dim);
+    b.state.max = b.state.out + QUERIES * value_dim;
     b.state.sum = b.state.max + QUERIES;
     load_queries(a, &b);
     return b;
 }
 
-static void write_query(const struct attend *a, const struct block *b, size_t i, const float *out,
-                        float sum) {
-    size_t dim = a->cache->head_dim;
-    size_t at = (token_of(b, i) * a->attention->heads + head_of(b, i)) * dim;
+/* What is known after all chunks. A sink comes last, once; one that is so far above the scores that
+ * its weight is infinite leaves 0, as it should. */
+static void write_query(const struct attend *a, size_t token, size_t head, const float *out,
+                        float max, float sum) {
+    size_t dim = a->cache->value_dim, at = (token * a->attention->heads + head) * dim;
+    if (a->attention->sinks) sum += expf(a->attention->sinks[head] - max);
     for (size_t c = 0; c < dim; c++) a->out[at + c] = out[c] / sum;
 }
 
 /* Blocks of queries, each over all chunks that it sees, merged as they come. */
 static void attend_blocks(void *arg, size_t begin, size_t end, int thread) {
     const struct attend *a = arg;
-    size_t dim = a->cache->head_dim;
+    size_t dim = a->cache->value_dim;
     float *scratch = backend_scratch(a->backend, thread);
-    float *out = scratch + attend_scratch(dim) - QUERIES * (dim + 2);
+    float *out = scratch + attend_scratch(a->cache->key_dim, dim) - QUERIES * (dim + 2);
     float *max = out + QUERIES * dim, *sum = max + QUERIES;
     for (size_t item = begin; item < end; item++) {
         struct block b = take_block(a, item, scratch);
@@ -252,18 +261,20 @@ static void attend_blocks(void *arg, size_t begin, size_t end, int thread) {
                 }
             }
         }
-        for (size_t i = 0; i < b.queries; i++) write_query(a, &b, i, out + i * dim, sum[i]);
+        for (size_t i = 0; i < b.queries; i++) {
+            write_query(a, token_of(&b, i), head_of(&b, i), out + i * dim, max[i], sum[i]);
+        }
     }
 }
 
 /* Few queries: each chunk of a block is an item of its own, whose results wait in parts. */
 static float *part_of(const struct attend *a, size_t head, size_t chunk) {
-    return a->attention->parts + (head * a->chunks + chunk) * (a->cache->head_dim + 2);
+    return a->attention->parts + (head * a->chunks + chunk) * (a->cache->value_dim + 2);
 }
 
 static void attend_parts_of(void *arg, size_t begin, size_t end, int thread) {
     const struct attend *a = arg;
-    size_t dim = a->cache->head_dim;
+    size_t dim = a->cache->value_dim;
     for (size_t item = begin; item < end; item++) {
         struct block b = take_block(a, item / a->chunks, backend_scratch(a->backend, thread));
         size_t chunk = item % a->chunks;
@@ -278,14 +289,14 @@ static void attend_parts_of(void *arg, size_t begin, size_t end, int thread) {
 }
 
 static void merge_parts(const struct attend *a) {
-    size_t dim = a->cache->head_dim;
+    size_t dim = a->cache->value_dim;
     for (size_t h = 0; h < a->attention->heads; h++) {
         float *all = part_of(a, h, 0);
         for (size_t chunk = 1; chunk < a->chunks; chunk++) {
             const float *part = part_of(a, h, chunk);
             merge(all, &all[dim], &all[dim + 1], part, part[dim], part[dim + 1], dim);
         }
-        for (size_t c = 0; c < dim; c++) a->out[h * dim + c] = all[c] / all[dim + 1];
+        write_query(a, 0, h, all, all[dim], all[dim + 1]);
     }
 }
 
@@ -293,7 +304,7 @@ void attend(const struct backend *b, const struct attention *attention, const st
             float *out, const float *q, size_t n, size_t pos) {
     struct attend a = {b, attention, cache, out,
                        q, n,         pos,   .group = attention->heads / cache->heads};
-    size_t cost = 2 * a.group * cache->head_dim;
+    size_t cost = a.group * (cache->key_dim + cache->value_dim);
     a.heads = a.group < QUERIES ? a.group : QUERIES;
     a.shares = cache->heads * ((a.group + a.heads - 1) / a.heads);
     a.tokens = QUERIES / a.heads;
@@ -308,10 +319,10 @@ void attend(const struct backend *b, const struct attention *attention, const st
     backend_split(b, a.shares * blocks, cost * a.tokens * (pos + n), attend_blocks, &a);
 }
 
-size_t attend_scratch(size_t head_dim) {
-    return QUERIES * (3 * head_dim + TILE + 4) + TILE * head_dim;
+size_t attend_scratch(size_t key_dim, size_t value_dim) {
+    return QUERIES * (key_dim + 2 * value_dim + TILE + 4) + TILE * larger(key_dim, value_dim);
 }
 
-size_t attend_parts(size_t heads, size_t head_dim, size_t context) {
-    return heads * (context / CHUNK + 2) * (head_dim + 2);
+size_t attend_parts(size_t heads, size_t value_dim, size_t context) {
+    return heads * (context / CHUNK + 2) * (value_dim + 2);
 }

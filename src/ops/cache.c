@@ -10,25 +10,25 @@ static size_t tiles_of(const struct cache *c) {
 
 void cache_layout(struct cache *c, struct arena *a) {
     size_t bytes = dtype_bytes(c->dtype), padded = tiles_of(c) * CACHE_TILE;
-    c->k = arena_take(a, c->heads * padded, c->head_dim * bytes);
-    c->v = arena_take(a, c->heads * c->context, c->head_dim * bytes);
+    c->k = arena_take(a, c->heads * padded, c->key_dim * bytes);
+    c->v = arena_take(a, c->heads * c->context, c->value_dim * bytes);
     if (c->dtype != DTYPE_I8) return;
     c->k_scales = arena_take(a, c->heads * padded, sizeof(float));
     c->v_scales = arena_take(a, c->heads * padded, sizeof(float));
 }
 
-size_t cache_position_bytes(enum dtype dtype, size_t heads, size_t head_dim) {
-    size_t scale = dtype == DTYPE_I8 ? sizeof(float) : 0;
-    return 2 * heads * (head_dim * dtype_bytes(dtype) + scale);
+size_t cache_position_bytes(enum dtype dtype, size_t heads, size_t key_dim, size_t value_dim) {
+    size_t scales = dtype == DTYPE_I8 ? 2 * sizeof(float) : 0;
+    return heads * ((key_dim + value_dim) * dtype_bytes(dtype) + scales);
 }
 
 unsigned char *cache_keys(const struct cache *c, size_t head, size_t tile) {
-    size_t bytes = CACHE_TILE * c->head_dim * dtype_bytes(c->dtype);
+    size_t bytes = CACHE_TILE * c->key_dim * dtype_bytes(c->dtype);
     return c->k + (head * tiles_of(c) + tile) * bytes;
 }
 
 unsigned char *cache_values(const struct cache *c, size_t head, size_t pos) {
-    return c->v + (head * c->context + pos) * c->head_dim * dtype_bytes(c->dtype);
+    return c->v + (head * c->context + pos) * c->value_dim * dtype_bytes(c->dtype);
 }
 
 size_t cache_scale_at(const struct cache *c, size_t head, size_t pos) {
@@ -73,14 +73,13 @@ static float store_bytes(unsigned char *row, const float *x, size_t n) {
     return most / 127;
 }
 
-/* A row in the cache's type; its scale goes to scales[at] where the type has one. */
+/* n numbers in the cache's type; their scale goes to scales[at] where the type has one. */
 static void store_row(const struct store *s, unsigned char *row, float *scales, size_t at,
-                      const float *x) {
-    size_t dim = s->cache->head_dim;
+                      const float *x, size_t n) {
     switch (s->cache->dtype) {
-    case DTYPE_F16: s->backend->kern.store_f16(row, x, dim); break;
-    case DTYPE_I8: scales[at] = store_bytes(row, x, dim); break;
-    default: memcpy(row, x, dim * sizeof *x);
+    case DTYPE_F16: s->backend->kern.store_f16(row, x, n); break;
+    case DTYPE_I8: scales[at] = store_bytes(row, x, n); break;
+    default: memcpy(row, x, n * sizeof *x);
     }
 }
 
@@ -104,12 +103,12 @@ static void store_tokens(void *arg, size_t begin, size_t end, int thread) {
     unsigned char *row = (unsigned char *)backend_scratch(s->backend, thread);
     for (size_t t = begin; t < end; t++) {
         for (size_t h = 0; h < c->heads; h++) {
-            size_t from = (t * c->heads + h) * c->head_dim, pos = s->pos + t;
-            size_t at = cache_scale_at(c, h, pos);
+            size_t from = t * c->heads + h, pos = s->pos + t, at = cache_scale_at(c, h, pos);
             unsigned char *tile = cache_keys(c, h, pos / CACHE_TILE);
-            store_row(s, row, c->k_scales, at, s->k + from);
-            transpose(tile + pos % CACHE_TILE * dtype_bytes(c->dtype), row, c->head_dim, c->dtype);
-            store_row(s, cache_values(c, h, pos), c->v_scales, at, s->v + from);
+            store_row(s, row, c->k_scales, at, s->k + from * c->key_dim, c->key_dim);
+            transpose(tile + pos % CACHE_TILE * dtype_bytes(c->dtype), row, c->key_dim, c->dtype);
+            store_row(s, cache_values(c, h, pos), c->v_scales, at, s->v + from * c->value_dim,
+                      c->value_dim);
         }
     }
 }
@@ -117,9 +116,9 @@ static void store_tokens(void *arg, size_t begin, size_t end, int thread) {
 void cache_store(const struct backend *b, const struct cache *c, const float *k, const float *v,
                  size_t n, size_t pos) {
     struct store s = {b, c, k, v, pos};
-    backend_split(b, n, 4 * c->heads * c->head_dim, store_tokens, &s);
+    backend_split(b, n, 2 * c->heads * (c->key_dim + c->value_dim), store_tokens, &s);
 }
 
-size_t cache_scratch(size_t head_dim) {
-    return head_dim;
+size_t cache_scratch(size_t key_dim) {
+    return key_dim;
 }

@@ -3,7 +3,6 @@
 #include <stdint.h>
 
 #include "ops/blas.h"
-#include "ops/norm.h"
 
 /* Rows that a thread takes at once: a constant, so that every thread count makes the same calls of
  * BLAS, and what the integer kernels like. */
@@ -134,15 +133,16 @@ static void prepare_tokens(void *arg, size_t begin, size_t end, int thread) {
     (void)thread;
     for (size_t t = begin; t < end; t++) {
         size_t at = t * cols;
-        if (in->norm) norm_rms(j->backend, in->h + at, in->x + at, in->norm, 1, cols, in->eps);
+        if (in->norm.kind) norm_tokens(j->backend, in->h + at, in->x + at, &in->norm, 1, cols);
         if (j->packed.n) j->backend->kern.affine_pack(&j->packed, j->x, t, t + 1);
     }
 }
 
 static void prepare(struct job *j, const struct mat *w) {
-    j->x = j->in.norm ? j->in.h : j->in.x;
+    bool makes = j->in.norm.kind != NORM_NONE;
+    j->x = makes ? j->in.h : j->in.x;
     if (w->format == &format_affine) j->packed = packed_for(j, w);
-    if (j->in.norm || j->packed.n) backend_split(j->backend, j->n, 4 * w->cols, prepare_tokens, j);
+    if (makes || j->packed.n) backend_split(j->backend, j->n, 4 * w->cols, prepare_tokens, j);
 }
 
 /* --- all products ----------------------------------------------------------------------------- */
@@ -225,7 +225,7 @@ void linear_gated(const struct backend *b, float *y, const struct mat *gate, con
     if (!packs_alike(gate, up)) {
         linear(b, both, 1, in, n);
         j.count = 1;
-        j.in = (struct input){.x = in.norm ? in.h : in.x};
+        j.in = (struct input){.x = in.norm.kind ? in.h : in.x};
     }
     prepare(&j, up);
     backend_split(b, blocks_of(up), j.count * cost_of(&j, up), multiply_gated, &j);

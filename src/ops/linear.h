@@ -9,18 +9,18 @@
 
 #include "num/format.h"
 #include "ops/backend.h"
+#include "ops/norm.h"
 
 struct linear {
     float *y; /* [n, w->rows] */
     const struct mat *w;
 };
 
-/* What is multiplied: x [n, cols]; given norm weights [cols], h [n, cols], which is made first as
- * the RMSNorm of x (ops/norm.h), in the parallel region that packs it. */
+/* What is multiplied: x [n, cols]; given a norm, h [n, cols], which is made first as the norm of x,
+ * in the parallel region that packs it. */
 struct input {
     const float *x;
-    const float *norm; /* NULL: x itself */
-    float eps;
+    struct norm norm; /* empty: x itself */
     float *h;
 };
 

@@ -195,9 +195,9 @@ static void test_products_of_one_call(void) {
 
 /* What linear and linear_gated do on the way, in steps of their own. */
 static void gate_apart(const struct backend *b, float *h, float *gate, const float *x,
-                       const float *norm, const struct matrix *w, size_t n) {
+                       const struct norm *norm, const struct matrix *w, size_t n) {
     float *up = fixture_nans(n * w[1].mat.rows);
-    norm_rms(b, h, x, norm, n, w[0].mat.cols, 1e-5f);
+    norm_tokens(b, h, x, norm, n, w[0].mat.cols);
     multiply_one(b, gate, &w[0].mat, h, n);
     multiply_one(b, up, &w[1].mat, h, n);
     b->kern.silu_mul(gate, up, n * w[0].mat.rows);
@@ -205,7 +205,7 @@ static void gate_apart(const struct backend *b, float *h, float *gate, const flo
 }
 
 static void check_gated(const struct fixture_backend *f, const struct matrix *w, const float *x,
-                        const float *norm, size_t n) {
+                        const struct norm *norm, size_t n) {
     size_t cols = w[0].mat.cols, size = n * w[0].mat.rows;
     float *h[2], *gate[2];
     for (int i = 0; i < 2; i++) {
@@ -213,7 +213,7 @@ static void check_gated(const struct fixture_backend *f, const struct matrix *w,
         gate[i] = fixture_nans(size);
     }
     gate_apart(&f->b, h[0], gate[0], x, norm, w, n);
-    linear_gated(&f->b, gate[1], &w[0].mat, &w[1].mat, (struct input){x, norm, 1e-5f, h[1]}, n);
+    linear_gated(&f->b, gate[1], &w[0].mat, &w[1].mat, (struct input){x, *norm, h[1]}, n);
     CHECK_MSG(fixture_same(h[0], h[1], n * cols + 1) && fixture_same(gate[0], gate[1], size + 1),
               "%s, %s %d and %s %d bits, %zu tokens", f->b.level, w[0].name, w[0].mat.bits,
               w[1].name, w[1].mat.bits, n);
@@ -230,20 +230,22 @@ static void test_norm_and_gate(void) {
         {matrix_affine(4, 64, DTYPE_F16, ROWS, COLS), matrix_affine(8, 64, DTYPE_F16, ROWS, COLS)},
         {matrix_plain(DTYPE_F16, ROWS, COLS, 1), matrix_plain(DTYPE_F16, ROWS, COLS, 0)},
         {matrix_plain(DTYPE_F32, ROWS, COLS, 1), matrix_affine(3, 32, DTYPE_F32, ROWS, COLS)}};
-    float *x = fixture_values(MOST_TOKENS * COLS, 3), *norm = fixture_values(COLS, 1);
+    float *x = fixture_values(MOST_TOKENS * COLS, 3), *weights = fixture_values(2 * COLS, 1);
+    const struct norm norms[] = {{NORM_RMS, weights, NULL, 1e-5f},
+                                 {NORM_LAYER, weights, weights + COLS, 1e-5f}};
     const char *name;
     for (int level = 0; (name = fixture_next_level(&level)) != NULL;) {
         for (int i = 0; i < THREADS * COUNTS * PAIRS; i++) {
             struct fixture_backend f;
             size_t n = token_counts[i / THREADS % COUNTS];
             fixture_open_linear(&f, thread_counts[i % THREADS], name, COLS, n);
-            check_gated(&f, w[i / THREADS / COUNTS], x, norm, n);
+            for (int k = 0; k < 2; k++) check_gated(&f, w[i / THREADS / COUNTS], x, &norms[k], n);
             fixture_close(&f);
         }
     }
     for (int i = 0; i < 2 * PAIRS; i++) matrix_drop(&w[i / 2][i % 2]);
     free(x);
-    free(norm);
+    free(weights);
 }
 
 /* --- the scratch of gates --------------------------------------------------------------------- */

@@ -1,77 +1,13 @@
-/* Norm, rope and residual against their formulas in double, and tables of rope frequencies against
- * those of transformers. Products are in test_linear.c, attention in test_attend.c. */
-#include "fixture.h"
+/* Rope and residual against their formulas in double, and tables of rope frequencies against those
+ * of transformers. Norms are in test_norm.c, products in test_linear.c, attention in test_attend.c.
+ */
 #include "model/rotary.h"
-#include "ops/norm.h"
 #include "ops/residual.h"
 #include "ops/rope.h"
-
-static const int thread_counts[] = {1, 2, 4};
-enum { THREADS = 3 };
-
-/* What an operation is tried on: n tokens of dim values. */
-struct work {
-    const struct backend *b;
-    size_t n, dim;
-};
-
-/* Calls check on every level and thread count; what it returns (malloc'd floats) must be the same
- * for all threads of a level. */
-static void over_backends(float *(*check)(const struct work *w), size_t n, size_t dim) {
-    const char *name;
-    for (int level = 0; (name = fixture_next_level(&level)) != NULL;) {
-        float *first = NULL;
-        for (int t = 0; t < THREADS; t++) {
-            struct fixture_backend f;
-            fixture_open(&f, thread_counts[t], name, 1);
-            struct work w = {&f.b, n, dim};
-            fixture_random = (struct random){99, 1}; /* the same inputs for all */
-            float *out = check(&w);
-            CHECK_MSG(isnan(out[n * dim]), "%zux%zu: written beyond the end", n, dim);
-            CHECK_MSG(!first || fixture_same(out, first, n * dim), "%zux%zu, %d threads, %s", n,
-                      dim, thread_counts[t], name);
-            if (!first) first = out;
-            if (out != first) free(out);
-            fixture_close(&f);
-        }
-        free(first);
-    }
-}
+#include "work.h"
 
 static const size_t shapes[][2] = {{1, 1}, {3, 7}, {1, 4096}, {33, 64}, {50, 2050}};
 enum { SHAPES = 5 };
-
-/* --- norm ------------------------------------------------------------------------------------- */
-
-static float *check_norm(const struct work *w) {
-    float *x = fixture_values(w->n * w->dim, 3), *g = fixture_values(w->dim, 2);
-    float *y = fixture_nans(w->n * w->dim), eps = 1e-5f;
-    for (size_t i = 0; i < w->dim && w->n > 2; i++) {
-        x[w->dim + i] *= 1e-6f; /* where eps decides */
-        x[2 * w->dim + i] = 0;
-    }
-    norm_rms(w->b, y, x, g, w->n, w->dim, eps);
-    for (size_t t = 0; t < w->n; t++) {
-        double squares = 0;
-        const float *row = x + t * w->dim;
-        for (size_t i = 0; i < w->dim; i++) squares += (double)row[i] * row[i];
-        double root = sqrt(squares / (double)w->dim + eps);
-        for (size_t i = 0; i < w->dim; i++) {
-            double want = g[i] * row[i] / root;
-            CHECK_MSG(fabs(y[t * w->dim + i] - want) <= 2e-6 * fabs(want), "norm of %zu: %g for %g",
-                      w->dim, y[t * w->dim + i], want);
-        }
-    }
-    norm_rms(w->b, x, x, g, w->n, w->dim, eps); /* in place */
-    CHECK(fixture_same(x, y, w->n * w->dim));
-    free(x);
-    free(g);
-    return y;
-}
-
-static void test_norm(void) {
-    for (int i = 0; i < SHAPES; i++) over_backends(check_norm, shapes[i][0], shapes[i][1]);
-}
 
 /* --- the residual ----------------------------------------------------------------------------- */
 
@@ -88,14 +24,15 @@ static float *check_add(const struct work *w) {
 }
 
 static void test_residual(void) {
-    for (int i = 0; i < SHAPES; i++) over_backends(check_add, shapes[i][0], shapes[i][1]);
+    for (int i = 0; i < SHAPES; i++) work_everywhere(check_add, shapes[i][0], shapes[i][1]);
 }
 
 /* --- rope ------------------------------------------------------------------------------------- */
 
 static struct {
     enum rope_layout layout;
-    size_t turned, head_dim; /* how many of head_dim dimensions turn */
+    size_t turned, head_dim; /* how many of head_dim dimensions turn, */
+    size_t from;             /* and the first of them */
     size_t pos;
     float scale;
 } rope_case;
@@ -105,7 +42,7 @@ static float *check_rope(const struct work *w) {
     float freq[64];
     size_t half = rope_case.turned / 2, head_dim = rope_case.head_dim, count = w->n * w->dim;
     for (size_t i = 0; i < half; i++) freq[i] = (float)pow(500, -(double)i / (double)half);
-    struct rope r = {freq, rope_case.turned, rope_case.layout, rope_case.scale};
+    struct rope r = {freq, rope_case.from, rope_case.turned, rope_case.layout, rope_case.scale};
     float *angles = fixture_nans(w->n * rope_case.turned), *x = fixture_values(count, 2);
     float *out = fixture_nans(count);
     memcpy(out, x, count * sizeof *x);
@@ -113,7 +50,11 @@ static float *check_rope(const struct work *w) {
     CHECK(isnan(angles[w->n * rope_case.turned]));
     rope_apply(w->b, &r, angles, out, w->n, w->dim / head_dim, head_dim);
     for (size_t at = 0; at < count; at++) {
-        size_t t = at / w->dim, d = at % head_dim, pair, first, second;
+        size_t t = at / w->dim, d = at % head_dim - rope_case.from, pair, first, second;
+        if (d >= rope_case.turned) { /* or before the first */
+            CHECK_MSG(out[at] == x[at], "dimension %zu turned", at % head_dim);
+            continue;
+        }
         if (rope_case.layout == ROPE_HALF) {
             pair = d % half;
             first = at - d + pair;
@@ -122,10 +63,6 @@ static float *check_rope(const struct work *w) {
             pair = d / 2;
             first = at - d + 2 * pair;
             second = first + 1;
-        }
-        if (d >= rope_case.turned) {
-            CHECK_MSG(out[at] == x[at], "dimension %zu of %zu turned", d, rope_case.turned);
-            continue;
         }
         /* positions are f32, as in transformers */
         float angle = (float)(rope_case.pos + t) * freq[pair];
@@ -140,20 +77,59 @@ static float *check_rope(const struct work *w) {
 }
 
 static void test_rope(void) {
-    static const size_t dims[][2] = {{2, 2}, {16, 16}, {24, 24}, {128, 128}, {8, 20}};
+    static const size_t dims[][3] = {{2, 2, 0},  {16, 16, 0}, {24, 24, 0},    {128, 128, 0},
+                                     {8, 20, 0}, {4, 11, 5},  {64, 192, 128}, {16, 20, 4}};
     static const size_t positions[] = {0, 1, 37, 131000};
-    for (int i = 0; i < 5; i++) {
+    for (int i = 0; i < 8; i++) {
         for (int p = 0; p < 4; p++) {
             for (int layout = 0; layout < 4; layout++) {
                 rope_case.layout = layout % 2 ? ROPE_INTERLEAVED : ROPE_HALF;
                 rope_case.turned = dims[i][0];
                 rope_case.head_dim = dims[i][1];
+                rope_case.from = dims[i][2];
                 rope_case.pos = positions[p];
                 rope_case.scale = layout < 2 ? 1 : 1.25f;
-                over_backends(check_rope, 1, dims[i][1]);
-                over_backends(check_rope, 70, 3 * dims[i][1]);
+                work_everywhere(check_rope, 1, dims[i][1]);
+                work_everywhere(check_rope, 70, 3 * dims[i][1]);
             }
         }
+    }
+}
+
+/* --- growing queries -------------------------------------------------------------------------- */
+
+static struct {
+    struct rope_growth law;
+    size_t pos;
+} growth_case;
+
+static float *check_growth(const struct work *w) {
+    const struct rope_growth *law = &growth_case.law;
+    size_t count = w->n * w->dim, wrong = 0;
+    float *x = fixture_values(count, 2), *q = fixture_nans(count);
+    memcpy(q, x, count * sizeof *x);
+    rope_query_scale(w->b, law, q, w->n, w->dim, growth_case.pos);
+    for (size_t i = 0; i < count; i++) {
+        double at = (double)(growth_case.pos + i / w->dim + law->offset);
+        double scale =
+            law->beta == 0 ? 1 : 1 + (double)law->beta * log(1 + floor(at / (double)law->context));
+        wrong += !(fabs(q[i] - x[i] * scale) <= 2e-7 * fabs(x[i] * scale));
+    }
+    CHECK_MSG(!wrong, "%zu of %zu after %zu, context %zu: %zu are wrong", w->n, w->dim,
+              growth_case.pos, law->context, wrong);
+    free(x);
+    return q;
+}
+
+static void test_growing_queries(void) {
+    static const struct rope_growth laws[] = {{0.1f, 16, 0},    {0.3f, 8, 1}, {0.1f, 8192, 1},
+                                              {0.1f, 16384, 0}, {0, 1, 0},    {0, 0, 0}};
+    static const size_t positions[] = {0, 7, 15, 8190, 16383, 1048575};
+    for (int i = 0; i < 36; i++) {
+        growth_case.law = laws[i / 6];
+        growth_case.pos = positions[i % 6];
+        work_everywhere(check_growth, 1, 64);
+        work_everywhere(check_growth, 70, 1030);
     }
 }
 
@@ -288,9 +264,9 @@ static void test_rotary_tables(void) {
 }
 
 int main(void) {
-    check_run("norm", test_norm);
     check_run("residual", test_residual);
     check_run("rope", test_rope);
+    check_run("growing queries", test_growing_queries);
     check_run("rotary tables", test_rotary_tables);
     return check_done();
 }
