@@ -1,14 +1,21 @@
 #!/usr/bin/python3
-"""Convert a Hugging Face model folder to one .npz file that nibble maps as it lies.
+"""Convert a model to one .npz file that nibble maps as it lies.
 
   convert.py Llama-3.2-1B -o llama.npz                 keep the type of every tensor
   convert.py Llama-3.2-1B -o llama.npz --dtype f16     one type for all
   convert.py Llama-3.2-1B -o llama.npz --bits 4        quantize (calls nibble quantize)
+  convert.py Llama-3.2-1B-Q4_K_M.gguf -o llama.npz     keep what GGUF has quantized
 
-FOLDER holds config.json and model.safetensors, or shards with their index, and usually a tokenizer.
-The .npz holds nothing but arrays: the folder's config and tokenizer files as bytes (u1), then the
-tensors in layer order under the names they have in the folder. Members are stored, not compressed,
-the data of each at a multiple of 64 bytes in the file. The same folder gives the same bytes.
+INPUT is one of these, found out by looking:
+  - a Hugging Face folder: config.json, usually a tokenizer, and model.safetensors or
+    pytorch_model.bin, or shards of either with their index
+  - a folder of Meta's: params.json, consolidated.00.pth and so on, tokenizer.model
+  - a .bin of llama2.c, with its tokenizer.bin beside it
+  - a GGUF file; of one that is split, any part
+
+The .npz holds nothing but arrays: config and tokenizer files as bytes (u1), then the tensors in
+layer order under the names they have in the input. Members are stored, not compressed, the data of
+each at a multiple of 64 bytes in the file. The same input gives the same bytes.
 """
 import argparse
 import contextlib
@@ -25,19 +32,20 @@ import time
 import zipfile
 from pathlib import Path
 
-from checkpoint import ELEMENT_BYTES, Failure, read_chunks, read_json, reading, whole_file
-from hf_folder import check_folder, read_tensors
-
 try:
     import numpy as np
 except ImportError:
     name = os.path.basename(sys.argv[0])
     sys.exit(f"{name}: numpy is missing; install the package python3-numpy")
 
+from checkpoint import ELEMENT_BYTES, Failure, Made, read_chunks, reading
+from gguf_file import is_gguf, read_gguf
+from hf_folder import FILES, has_weights, read_folder
+from llama2c_file import is_llama2c, read_llama2c
+from meta_folder import is_meta_folder, read_meta_folder
+
 FAMILIES = ("llama", "mistral")  # the model_types that nibble runs
 ROPE_KINDS = ("default", "linear", "llama3", "yarn")
-FILES = ("config.json", "generation_config.json", "tokenizer.model", "tokenizer.json",
-         "tokenizer_config.json")
 UNUSED = (".rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias")  # endings of tensors to drop
 
 FLOATS = {"F16": "<f2", "BF16": "<V2", "F32": "<f4", "F64": "<f8"}
@@ -95,20 +103,38 @@ def megabytes(size):
     return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.2f} MB"
 
 
-# ---- the folder's config: what nibble cannot run is refused before the work, not after
+# ---- what there is to convert
 
-def read_config(folder):
-    path = folder / "config.json"
-    if not os.path.lexists(path):
-        raise Failure(f"{folder} has no config.json; download it too")
-    config = read_json(whole_file(path))
+def read_input(path, tokenizer):
+    """The Checkpoint, and a function that gives sentences to say once all of it has been read. What
+    kind of input it is shows by looking at it."""
+    if is_llama2c(path):
+        return read_llama2c(path, tokenizer), tuple
+    if is_meta_folder(path) and not has_weights(path):
+        return read_meta_folder(path, tokenizer), tuple
+    if tokenizer:
+        raise Failure(f"{path} is not of llama2.c or Meta, which --tokenizer is for; put the "
+                      "tokenizer into the folder")
+    return read_gguf(path, stop_if_asked) if is_gguf(path) else (read_folder(path), tuple)
+
+
+def with_config(path, config, files):
+    """The files in the order of FILES, config.json among them."""
+    data = (json.dumps(config, indent=2) + "\n").encode()
+    made = Made("config.json", path, "U8", (len(data),), len(data), lambda: iter((data,)))
+    files = {made.name: made, **{file.name: file for file in files}}
+    return [files[name] for name in FILES if name in files]
+
+
+# ---- the config: what nibble cannot run is refused before the work, not after
+
+def check_config(path, config):
     family = config.get("model_type")
     if family not in FAMILIES:
         raise Failure(f"{path} has the model_type {json.dumps(family)[:60]}, which nibble does not "
                       f"run; it runs {', '.join(FAMILIES)}")
     check_rope(path, config)
     check_quantization(path, config)
-    return config
 
 
 def check_rope(path, config):
@@ -325,23 +351,22 @@ def quantize(nibble, args, source, target):
 # ---- the command
 
 def plan(args):
-    """What to write, [(tensor, dtype)]; all that can be refused beforehand is refused here."""
-    check_folder(args.folder)
-    tensors = read_tensors(args.folder)
-    config = read_config(args.folder)
+    """What to write, [(tensor, dtype)], and a function that gives sentences to say once that has
+    been done; all that can be refused beforehand is refused here."""
+    (config, files, tensors), notes = read_input(args.input, args.tokenizer)
+    files = with_config(args.input, config, files)
+    check_config(files[0].path, config)
     packed = packed_names(tensors)
     if packed and args.bits:
-        raise Failure(f"{args.folder} is quantized already; leave out --bits")
+        raise Failure(f"{args.input} is quantized already; leave out --bits")
     tensors = drop_unused(tensors)
     wanted = args.dtype and args.dtype.upper()
     dtypes = {name: stored_dtype(tensor, wanted, packed) for name, tensor in tensors.items()}
     drop_tied_output(tensors, config)
-    files = [whole_file(args.folder / name) for name in FILES
-             if os.path.lexists(args.folder / name)]
     if not {"tokenizer.model", "tokenizer.json"}.intersection(file.name for file in files):
-        say("note: the folder has no tokenizer, so nibble will take and give token ids only")
+        say("note: no tokenizer that nibble reads, so it will take and give token ids only")
     return ([(file, file.dtype) for file in files]
-            + [(tensors[name], dtypes[name]) for name in sorted(tensors, key=layer_order)])
+            + [(tensors[name], dtypes[name]) for name in sorted(tensors, key=layer_order)]), notes
 
 
 def check_output(output):
@@ -352,8 +377,8 @@ def check_output(output):
 def convert(args):
     check_output(args.output)
     nibble = find_nibble(args.nibble) if args.bits else None
-    with reading(args.folder):
-        members = plan(args)
+    with reading(args.input):
+        members, notes = plan(args)
     with scratch_folder(args.output) as scratch:
         result = scratch / args.output.name
         if nibble:
@@ -364,6 +389,8 @@ def convert(args):
             write_npz(result, members)
         stop_if_asked()
         os.replace(result, args.output)
+    for note in notes():
+        say(note)
 
 
 def report(output, seconds):
@@ -382,11 +409,13 @@ def parse_arguments():
     parser = Parser(prog=program(), description=__doc__, allow_abbrev=False,
                     formatter_class=argparse.RawDescriptionHelpFormatter)
     add, bits = parser.add_argument, (2, 3, 4, 5, 6, 8)
-    add("folder", metavar="FOLDER", type=Path, help="a Hugging Face model folder")
+    add("input", metavar="INPUT", type=Path, help="a model's folder or file, see above")
     add("-o", "--output", metavar="FILE", type=Path, required=True,
         help="the .npz to write; it appears, or is replaced, when all is done")
     add("--dtype", choices=("f32", "f16", "bf16"),
         help="type of all weights (default: what each tensor has, f64 as f32)")
+    add("--tokenizer", metavar="FILE", type=Path,
+        help="llama2.c and Meta: a tokenizer.bin or tokenizer.model that lies elsewhere")
     add("--bits", type=int, choices=bits, help="quantize to so many bits a weight")
     add("--group-size", type=int, choices=(32, 64, 128),
         help="with --bits: weights that share a scale (default: 64)")

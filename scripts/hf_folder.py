@@ -1,4 +1,4 @@
-"""What a Hugging Face model folder holds: JSON files, and tensors in safetensors files.
+"""What a Hugging Face model folder holds: JSON files, and tensors in safetensors or PyTorch files.
 
 A header that says something twice or contradicts itself is refused.
 """
@@ -7,9 +7,13 @@ import math
 import os
 import re
 
-from checkpoint import ELEMENT_BYTES, Failure, Tensor, read_chunks, read_json, whole_file
+from checkpoint import (ELEMENT_BYTES, Checkpoint, Failure, Tensor, read_chunks, read_json,
+                        whole_file)
+from torch_file import read_torch
 
 MAX_DIMS = 8  # as nibble has it
+FILES = ("config.json", "generation_config.json", "tokenizer.model", "tokenizer.json",
+         "tokenizer_config.json")  # what goes into the .npz beside the weights
 
 
 # ---- safetensors: 8 bytes length of the header, the header in JSON, data without holes
@@ -73,6 +77,7 @@ def read_safetensors(path):
 
 # ---- the folder's weights
 
+READERS = {"model.safetensors": read_safetensors, "pytorch_model.bin": read_torch}  # in this order
 OTHER_WEIGHTS = {  # what people have instead, and what to do then
     "model-*-of-*.safetensors":
         "holds shards without model.safetensors.index.json; download that too",
@@ -81,20 +86,29 @@ OTHER_WEIGHTS = {  # what people have instead, and what to do then
     "adapter_model.*":
         "holds an adapter, not a model; merge it into its model first",
     "pytorch_model*.bin":
-        "holds PyTorch weights only (pytorch_model*.bin); save them as safetensors first, for "
-        "example with transformers' save_pretrained",
-    "consolidated*.pth":
-        "holds Meta's own checkpoint (consolidated*.pth); download its Hugging Face version",
+        "holds shards without pytorch_model.bin.index.json; download that too",
     "*.gguf":
-        "holds a GGUF model, which has no converter here; download its safetensors version",
+        "holds a GGUF model; give the .gguf file itself",
     "weights*.npz":
         "holds .npz weights already; nibble runs such a folder as it is",
+    "tokenizer.bin":
+        "looks like a folder of llama2.c; give the model's .bin itself",
 }
 OTHER_FILES = {  # the same for a file given instead of a folder, by its ending
     ".safetensors": "is a file; give the folder it lies in",
-    ".gguf": "is a GGUF model, which has no converter here; download its safetensors version",
+    ".bin": "is a PyTorch file; give the folder it lies in",
+    ".pth": "is a PyTorch file; give the folder it lies in",
     ".npz": "is an .npz already; nibble runs it as it is, and nibble quantize makes it smaller",
 }
+
+
+def index_of(folder, name):
+    return folder / f"{name}.index.json"
+
+
+def has_weights(folder):
+    return any(os.path.lexists(path) for name in READERS
+               for path in (folder / name, index_of(folder, name)))
 
 
 def check_folder(folder):
@@ -108,23 +122,24 @@ def check_folder(folder):
 def read_index(path):
     """{tensor: shard}, where a shard is the plain name of a file beside the index."""
     shards = read_json(whole_file(path)).get("weight_map")
+    kind = path.name.split(".")[1]  # safetensors or bin
     if not isinstance(shards, dict) or not shards:
         raise Failure(f"{path} has no weight_map that names tensors and their files")
     for name, shard in shards.items():
-        plain = r"[\w-][\w.-]*\.safetensors"
+        plain = rf"[\w-][\w.-]*\.{kind}"
         if not isinstance(shard, str) or not re.fullmatch(plain, shard, re.ASCII):
             raise Failure(f"{path} puts tensor {name[:200]!r} into {json.dumps(shard)[:200]}, "
-                          "which is not the name of a safetensors file beside it")
+                          f"which is not the name of a {kind} file beside it")
         if not (path.parent / shard).exists():
             raise Failure(f"{path} names {shard}, which is not in the folder; download it too")
     return shards
 
 
-def read_shards(index):
+def read_shards(index, read):
     """All tensors of all files that the index names, as transformers takes them."""
     shards, tensors = read_index(index), {}
     for shard in sorted(set(shards.values())):
-        for tensor in read_safetensors(index.parent / shard):
+        for tensor in read(index.parent / shard):
             other = tensors.setdefault(tensor.name, tensor)
             if other is not tensor:
                 raise Failure(f"{tensor.path} and {other.path} both hold tensor {tensor.name}")
@@ -136,13 +151,24 @@ def read_shards(index):
 
 
 def read_tensors(folder):
-    """{name: Tensor}; a single file goes before shards, as in transformers."""
-    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
-    if os.path.lexists(single):
-        return {tensor.name: tensor for tensor in read_safetensors(single)}
-    if os.path.lexists(index):
-        return read_shards(index)
+    """{name: Tensor or Made}; a single file goes before shards, as in transformers."""
+    for name, read in READERS.items():
+        if os.path.lexists(folder / name):
+            return {tensor.name: tensor for tensor in read(folder / name)}
+        if os.path.lexists(index_of(folder, name)):
+            return read_shards(index_of(folder, name), read)
     for pattern, sentence in OTHER_WEIGHTS.items():
         if any(folder.glob(pattern)):
             raise Failure(f"{folder} {sentence}")
-    raise Failure(f"{folder} holds neither {single.name} nor {index.name}; download them")
+    raise Failure(f"{folder} holds neither {' nor '.join(READERS)}, nor an index of shards; "
+                  "download them")
+
+
+def read_folder(folder):
+    """The Checkpoint; config.json is among its files, to be kept as it is written."""
+    check_folder(folder)
+    tensors, config = read_tensors(folder), folder / "config.json"
+    if not os.path.lexists(config):
+        raise Failure(f"{folder} has no config.json; download it too")
+    files = [whole_file(folder / name) for name in FILES if os.path.lexists(folder / name)]
+    return Checkpoint(read_json(whole_file(config)), files, tensors)

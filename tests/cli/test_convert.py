@@ -108,7 +108,7 @@ def test_same_bytes_twice(tmp):
 
 def test_zip64_members_are_aligned_too(tmp):
     folder = make_folder(tmp / "m")
-    tensors = script.read_tensors(folder)
+    tensors = script.read_folder(folder).tensors
     kept, script.ZIP64_FROM = script.ZIP64_FROM, 0
     script.write_npz(tmp / "m.npz", [(tensors[name], "F32") for name in tensors])
     script.ZIP64_FROM = kept
@@ -331,9 +331,9 @@ def test_where_nibble_is_looked_for(tmp):
     folder, log = make_folder(tmp / "m"), tmp / "log"
     for name in ("tree/scripts", "tree/build/release", "bin"):
         (tmp / name).mkdir(parents=True)
-    copy = shutil.copy(SCRIPT, tmp / "tree" / "scripts")
-    for module in ("checkpoint.py", "hf_folder.py"):
-        shutil.copy(SCRIPT.with_name(module), tmp / "tree" / "scripts")
+    for module in SCRIPT.parent.glob("*.py"):
+        shutil.copy(module, tmp / "tree" / "scripts")
+    copy = tmp / "tree" / "scripts" / SCRIPT.name
     env = dict(os.environ, PATH=f"{tmp / 'bin'}:/bin:/usr/bin")
     words = (folder, "-o", tmp / "x.npz", "--bits", "4")
     if not shutil.which("nibble", path=env["PATH"]):

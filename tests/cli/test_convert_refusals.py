@@ -45,18 +45,20 @@ def test_wrong_output(tmp):
 def test_a_file_instead_of_a_folder(tmp):
     check_refused(tmp / "absent", "does not exist")
     for name, words in (("model.safetensors", "the folder it lies in"), ("m.gguf", "GGUF"),
-                        ("m.npz", "nibble quantize"), ("notes", "is not a folder")):
+                        ("m.npz", "nibble quantize"), ("notes", "is not a folder"),
+                        ("m.pth", "the folder it lies in")):
         (tmp / name).write_bytes(b"")
         check_refused(tmp / name, words)
 
 
 def test_folders_of_other_kinds(tmp):
-    for name, words in (("pytorch_model-00001-of-00002.bin", "safetensors first"),
-                        ("consolidated.00.pth", "Meta"), ("m.Q4_0.gguf", "GGUF"),
+    for name, words in (("pytorch_model-00001-of-00002.bin", "index.json"),
+                        ("consolidated.00.pth", "no params.json"), ("m.Q4_0.gguf", "GGUF"),
                         ("model-00001-of-00002.safetensors", "index.json"),
                         ("adapter_model.safetensors", "adapter"),
                         ("consolidated.safetensors", "Mistral"),
-                        ("weights.00.npz", "as it is"), ("README.md", "neither")):
+                        ("weights.00.npz", "as it is"), ("README.md", "neither"),
+                        ("tokenizer.bin", "the model's .bin itself")):
         (tmp / f"with {name}").mkdir()
         (tmp / f"with {name}" / name).write_bytes(b"")
         check_refused(tmp / f"with {name}", words)

@@ -131,7 +131,8 @@ static size_t guards_lost(const struct backend *b, size_t floats, bool fill) {
     return lost;
 }
 
-/* One backend: returns the outputs [n, heads, value_dim]. */
+/* One backend: returns the outputs [n, heads, value_dim]. One thread's are compared with the formula,
+ * those of more threads are the caller's to compare with them. */
 static float *check_backend(const struct setup *s, const struct filled *c, float *sinks,
                             const float *q, int threads, const char *level) {
     struct fixture_backend f;
@@ -143,7 +144,7 @@ static float *check_backend(const struct setup *s, const struct filled *c, float
     guards_lost(&f.b, floats, true);
     attend(&f.b, &a, &c->layer, out, q, s->n, s->pos);
     bool same = same_in_cuts(s, &f.b, &a, &c->layer, q, out);
-    size_t wrong = wrong_outputs(s, c, a.sinks, q, out);
+    size_t wrong = threads == 1 ? wrong_outputs(s, c, a.sinks, q, out) : 0;
     size_t lost = guards_lost(&f.b, floats, false);
     lost += !isnan(out[s->n * row]);
     lost += !isnan(a.parts[attend_parts(s->heads, s->value_dim, c->layer.context)]);
@@ -359,7 +360,7 @@ static void test_sinks_without_end(void) {
             float sinks[2] = {-INFINITY, INFINITY};
             struct filled c = make_cache(&s, DTYPE_F32);
             float *q = fixture_values(n * 32, 1), *none, *out;
-            none = check_backend(&s, &c, NULL, q, 2, name);
+            none = check_backend(&s, &c, NULL, q, 1, name);
             out = fixture_nans(n * 32);
             struct fixture_backend f;
             s.most_sink = 1;
