@@ -131,8 +131,8 @@ static size_t guards_lost(const struct backend *b, size_t floats, bool fill) {
     return lost;
 }
 
-/* One backend: returns the outputs [n, heads, value_dim]. One thread's are compared with the formula,
- * those of more threads are the caller's to compare with them. */
+/* One backend: returns the outputs [n, heads, value_dim]. Those of one thread are compared with the
+ * formula, those of more threads are the caller's to compare with them. */
 static float *check_backend(const struct setup *s, const struct filled *c, float *sinks,
                             const float *q, int threads, const char *level) {
     struct fixture_backend f;
