@@ -132,6 +132,8 @@ def test_stats_and_quiet(tmp, nibble):
 
 def test_memory_of_a_wide_model(tmp, nibble):
     """A long prompt takes 64 MB beyond the cache at most, in smaller batches if need be."""
+    if nibble.sanitized:  # which has memory of its own
+        return
     plain = Tiny(hidden=57344, layers=1, context=1024).save(tmp / "f16.npz", dtype="<f2")
     nibble.run("quantize", plain, tmp / "m.npz", "--bits", "4")
     runs = {}
