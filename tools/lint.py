@@ -96,6 +96,8 @@ NOT_A_FAMILY = {
     "src/model/spec.c": ['"llama3"'],  # a rope_type of config.json: a way of scaling frequencies
     "src/model/*": ["ROPE_LLAMA3"],  # its enumerator
     "src/model/rotary.c": ["llama3("],  # and the function that does it
+    "src/model/spec.def": ['"llama_4_scaling_beta"'],  # a number in config.json
+    "src/model/tensors.c": ['"gpt_neox.', '"gpt_neox.layers.'],  # what tensors' names begin with
     "src/cli/cmd_perplexity.c": ['"llama"', "window llama"],  # a way of cutting windows
 }
 

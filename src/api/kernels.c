@@ -85,10 +85,13 @@ TIMING(sums_f32, F32, SUMS_BYTES(4), PRODUCTS, SUMS(4))
 TIMING(sums_f16, F16, SUMS_BYTES(2), PRODUCTS, SUMS(2))
 TIMING(sums_i8, INT8, SUMS_BYTES(1), PRODUCTS, SUMS(1))
 
-/* In place, call after call: exp(x - 1) leaves x in (0, 1], and -4 silu(x) does not leave (-4, 2)
- * nor come near 0. */
+/* In place, call after call: exp(x - 1) leaves x in (0, 1], and -4 times an activation of x, or -3,
+ * does not leave (-4, 2) nor come near 0. */
 TIMING(online_softmax, F32, 8 * LENGTH, LENGTH, o->y, &(float){1}, LENGTH)
 TIMING(silu_mul, F32, 12 * LENGTH, LENGTH, o->y, o->up, LENGTH)
+TIMING(gelu_mul, F32, 12 * LENGTH, LENGTH, o->y, o->up, LENGTH)
+TIMING(gelu_tanh_mul, F32, 12 * LENGTH, LENGTH, o->y, o->up, LENGTH)
+TIMING(clamped_swiglu, F32, 12 * LENGTH, LENGTH, o->y, o->up, LENGTH)
 
 static double packed_bytes(const struct operands *o, size_t n) {
     return (double)(n * (o->mat.cols + o->mat.cols / (size_t)o->mat.group * 2 * sizeof(float)));

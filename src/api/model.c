@@ -48,13 +48,11 @@ struct tally {
     size_t tensors, affine, plain;
 };
 
-static void tally_tensor(void *arg, const char *name, const struct mat *m, size_t length) {
+static void tally_tensor(void *arg, const struct weights_tensor *w) {
     struct tally *t = arg;
-    (void)name;
-    (void)length;
     t->tensors++;
-    t->affine += m && m->group;
-    t->plain += m && !m->group;
+    t->affine += w->mat && w->mat->group;
+    t->plain += w->mat && !w->mat->group;
 }
 
 static nibble_ops ops_of(struct model_ops ops) {
@@ -64,7 +62,7 @@ static nibble_ops ops_of(struct model_ops ops) {
 void nibble_model_describe(const nibble_model *handle, nibble_model_info *info) {
     const struct model *m = &handle->model;
     struct tally t = {0};
-    weights_each(&m->weights, &m->spec, tally_tensor, &t);
+    weights_each(&m->weights, &m->spec, &m->store, tally_tensor, &t);
     *info = (nibble_model_info){
         .family = m->arch->model_type,
         .hash = m->store.hash,
@@ -98,26 +96,26 @@ struct tensor_visit {
     void *arg;
 };
 
-static void see_tensor(void *arg, const char *name, const struct mat *m, size_t length) {
+static void see_tensor(void *arg, const struct weights_tensor *t) {
     const struct tensor_visit *v = arg;
-    nibble_tensor t = {.name = name,
-                       .format = "f32",
-                       .rows = 1,
-                       .cols = length,
-                       .bits = 32,
-                       .bytes = length * sizeof(float),
-                       .vector = true};
-    if (m) {
-        t = (nibble_tensor){name,    m->format->name, m->rows,         m->cols,
-                            m->bits, m->group,        format_bytes(m), false};
-    }
-    v->see(v->arg, &t);
+    const struct mat *m = t->mat;
+    nibble_tensor seen = {
+        .name = t->name,
+        .format = m ? m->format->name : "f32",
+        .rows = t->rows,
+        .cols = t->cols,
+        .bits = m ? m->bits : 32,
+        .group = m ? m->group : 0,
+        .bytes = m ? format_bytes(m) : t->rows * t->cols * sizeof(float),
+        .vector = !m,
+    };
+    v->see(v->arg, &seen);
 }
 
 void nibble_model_tensors(const nibble_model *m, void (*see)(void *, const nibble_tensor *),
                           void *arg) {
     struct tensor_visit v = {see, arg};
-    weights_each(&m->model.weights, &m->model.spec, see_tensor, &v);
+    weights_each(&m->model.weights, &m->model.spec, &m->model.store, see_tensor, &v);
 }
 
 /* --- tokenizers ------------------------------------------------------------------------------- */

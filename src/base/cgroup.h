@@ -4,7 +4,7 @@
 
 #include <stddef.h>
 
-double cgroup_cpus(void);        /* processors' worth of time, 0 when there is no quota */
+double cgroup_cpus(void); /* processors' worth of time, 0 when there is no quota */
 
 /* Bytes below the limit, cached files not counted as used; SIZE_MAX when there is none. */
 size_t cgroup_memory_left(void);

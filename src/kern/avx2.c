@@ -29,8 +29,10 @@ static inline ivec ivec_widen(ivec sum, ivec c, int bits) {
 
 #include "kern/floats.inc"
 #include "kern/tiles.inc"
+#include "kern/gates.inc"
 
 #include "kern/affine.inc"
 #include "kern/peaks.inc"
 
-const struct kern kern_avx2 = {FLOAT_KERNELS, TILE_KERNELS, AFFINE_KERNELS, PEAK_KERNELS};
+const struct kern kern_avx2 = {FLOAT_KERNELS, TILE_KERNELS, GATE_KERNELS, AFFINE_KERNELS,
+                               PEAK_KERNELS};

@@ -145,6 +145,7 @@ static inline void vec_store4(float *y, vec a, vec b, vec c, vec d, size_t n) {
 
 #include "kern/floats.inc"
 #include "kern/tiles.inc"
+#include "kern/gates.inc"
 
 /* --- integers --------------------------------------------------------------------------------- */
 
@@ -299,4 +300,5 @@ static inline __attribute__((always_inline)) void vec_transpose(vec *v) {
 #include "kern/affine.inc"
 #include "kern/peaks.inc"
 
-const struct kern kern_avx512 = {FLOAT_KERNELS, TILE_KERNELS, AFFINE_KERNELS, PEAK_KERNELS};
+const struct kern kern_avx512 = {FLOAT_KERNELS, TILE_KERNELS, GATE_KERNELS, AFFINE_KERNELS,
+                                 PEAK_KERNELS};

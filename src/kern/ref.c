@@ -199,8 +199,31 @@ static float online_softmax(float *x, float *max, size_t n) {
     return sum;
 }
 
+/* --- gates ------------------------------------------------------------------------------------ */
+
 static void silu_mul(float *gate, const float *up, size_t n) {
-    for (size_t i = 0; i < n; i++) gate[i] = gate[i] / (1 + expf(-gate[i])) * up[i];
+    for (size_t i = 0; i < n; i++) gate[i] = gate[i] / (1 + expf(-gate[i])) * (up ? up[i] : 1);
+}
+
+static void gelu_mul(float *gate, const float *up, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        double x = gate[i];
+        gate[i] = (float)(0.5 * x * erfc(-x * M_SQRT1_2)) * (up ? up[i] : 1);
+    }
+}
+
+static void gelu_tanh_mul(float *gate, const float *up, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        double x = gate[i], twice = 2 * M_2_SQRTPI * M_SQRT1_2 * (x + 0.044715 * x * x * x);
+        gate[i] = (float)(x / (1 + exp(-twice))) * (up ? up[i] : 1);
+    }
+}
+
+static void clamped_swiglu(float *gate, const float *up, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        double x = gate[i] > 7 ? 7 : gate[i], y = up[i] > 7 ? 7 : up[i] < -7 ? -7 : up[i];
+        gate[i] = (float)((y + 1) * (x / (1 + exp(-1.702 * x))));
+    }
 }
 
 /* --- measuring -------------------------------------------------------------------------------- */

@@ -1,12 +1,355 @@
 #include "model/arch.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
+
+/* --- numbers of a family's own -------------------------------------------------------------- */
+
+/* What the page has no step for. */
+static bool refuse(const struct config *c, const char *name, struct error *e) {
+    return fail(e, STATUS_MODEL, "%s: %s is set, which is not supported", c->where, name);
+}
+
+/* A norm of queries and keys that a flag asks for. */
+static bool read_qk_norm(struct spec *s, const struct config *c, const char *name,
+                         enum spec_qk_norm kind, struct error *e) {
+    int there = 0;
+    if (!config_flag(c, name, &there, e)) return false;
+    if (there) s->qk_norm = kind;
+    return true;
+}
+
+/* A window on all layers but every so many-th, and on those alone. */
+static void window_but_every(struct spec *s, size_t n) {
+    for (size_t i = 0; i < s->layers; i++) s->layer[i].windowed = s->window && (i + 1) % n != 0;
+}
+
+/* layer_types, where newer files say for each layer whether it has the window. False if absent. */
+static bool read_layer_types(struct spec *s, const struct config *c, bool *there, struct error *e) {
+    static const char *const words[] = {"full_attention", "sliding_attention", NULL};
+    *there = config_find(c, "layer_types", NULL) != NULL;
+    for (size_t i = 0; *there && i < s->layers; i++) {
+        char name[64];
+        int kind = 0;
+        snprintf(name, sizeof name, "layer_types.%zu", i);
+        if (!config_find(c, name, NULL)) {
+            return fail(e, STATUS_MODEL, "%s: layer_types says nothing of layer %zu", c->where, i);
+        }
+        if (!config_choice(c, name, words, &kind, e)) return false;
+        s->layer[i].windowed = s->window && kind == 1;
+    }
+    return true;
+}
+
+/* Layers with a window in turns with others: as the file says, or every n-th has none. */
+static bool mix_windows(struct spec *s, const struct config *c, size_t usual, struct error *e) {
+    bool there;
+    double n = (double)usual;
+    if (!read_layer_types(s, c, &there, e)) return false;
+    if (there) return true;
+    if (!config_number(c, "sliding_window_pattern _sliding_window_pattern", 1, SPEC_MAX_LAYERS,
+                       true, &n, e)) {
+        return false;
+    }
+    window_but_every(s, (size_t)n);
+    return true;
+}
+
+/* A window from one layer on, if it is in use at all. */
+static bool late_windows(struct spec *s, const struct config *c, struct error *e) {
+    bool there;
+    int used = 0;
+    double first = (double)s->layers;
+    if (!config_flag(c, "use_sliding_window", &used, e)) return false;
+    if (!used) s->window = 0;
+    if (!read_layer_types(s, c, &there, e)) return false;
+    if (!config_number(c, "max_window_layers", 0, 1 << 20, true, &first, e)) return false;
+    for (size_t i = 0; !there && i < s->layers; i++) {
+        s->layer[i].windowed = s->window && (double)i >= first;
+    }
+    return true;
+}
+
+/* "gelu" in its first files means what later ones call gelu_pytorch_tanh. */
+static bool settle_gemma(struct spec *s, const struct config *c, struct error *e) {
+    (void)c;
+    (void)e;
+    s->embed_scale = sqrt((double)s->dim);
+    if (s->activation == ACTIVATION_GELU) s->activation = ACTIVATION_GELU_TANH;
+    return true;
+}
+
+static bool settle_gemma2(struct spec *s, const struct config *c, struct error *e) {
+    return settle_gemma(s, c, e) && mix_windows(s, c, 2, e);
+}
+
+static bool settle_gemma3(struct spec *s, const struct config *c, struct error *e) {
+    return settle_gemma(s, c, e) && mix_windows(s, c, 6, e);
+}
+
+static bool settle_cohere(struct spec *s, const struct config *c, struct error *e) {
+    return read_qk_norm(s, c, "use_qk_norm", SPEC_QK_NORM_HEADS, e);
+}
+
+static bool settle_cohere2(struct spec *s, const struct config *c, struct error *e) {
+    if (!mix_windows(s, c, 4, e)) return false;
+    for (size_t i = 0; i < s->layers; i++) s->layer[i].rotates = s->layer[i].windowed;
+    return true;
+}
+
+static bool settle_exaone4(struct spec *s, const struct config *c, struct error *e) {
+    return s->window ? settle_cohere2(s, c, e) : true;
+}
+
+/* no_rope_layers is 1 for layers with rope; else every so many-th has none. */
+static bool settle_smollm3(struct spec *s, const struct config *c, struct error *e) {
+    double interval = 4;
+    if (!late_windows(s, c, e) ||
+        !config_number(c, "no_rope_layer_interval", 1, SPEC_MAX_LAYERS, true, &interval, e)) {
+        return false;
+    }
+    for (size_t i = 0; i < s->layers; i++) {
+        char name[64];
+        double rotates = (i + 1) % (size_t)interval != 0;
+        snprintf(name, sizeof name, "no_rope_layers.%zu", i);
+        if (!config_number(c, name, 0, 1, true, &rotates, e)) return false;
+        s->layer[i].rotates = rotates != 0;
+    }
+    return true;
+}
+
+static bool settle_phi(struct spec *s, const struct config *c, struct error *e) {
+    if (!read_qk_norm(s, c, "qk_layernorm", SPEC_QK_NORM_HEAD, e)) return false;
+    s->qk_norm_bias = s->qk_norm != SPEC_QK_NORM_NONE;
+    return true;
+}
+
+static bool settle_stablelm(struct spec *s, const struct config *c, struct error *e) {
+    s->norm_shared = s->parallel;
+    return read_qk_norm(s, c, "qk_layernorm", SPEC_QK_NORM_HEADS, e);
+}
+
+static bool settle_gpt2(struct spec *s, const struct config *c, struct error *e) {
+    int scales = 1, by_layer = 0;
+    if (!config_flag(c, "scale_attn_weights", &scales, e)) return false;
+    if (!config_flag(c, "scale_attn_by_inverse_layer_idx", &by_layer, e)) return false;
+    if (!scales) s->attention_scale = 1;
+    return !by_layer || refuse(c, "scale_attn_by_inverse_layer_idx", e);
+}
+
+/* Three kinds of heads: as many keys as num_kv_heads says, one for all, or one for each query. */
+static bool settle_falcon(struct spec *s, const struct config *c, struct error *e) {
+    int newer = 0, multi_query = 1, alibi = 0;
+    if (!config_flag(c, "new_decoder_architecture", &newer, e)) return false;
+    if (!config_flag(c, "multi_query", &multi_query, e)) return false;
+    if (!config_flag(c, "alibi", &alibi, e)) return false;
+    if (alibi) return refuse(c, "alibi", e);
+    double norms = newer ? 2 : 1;
+    if (!config_number(c, "num_ln_in_parallel_attn", 1, 2, true, &norms, e)) return false;
+    if (!newer) s->kv_heads = multi_query ? 1 : s->heads;
+    s->norm_shared = s->parallel && norms == 1;
+    return true;
+}
+
+/* Feed-forward blocks without experts: every so many-th layer has them, but those in a list. */
+static bool settle_qwen_moe(struct spec *s, const struct config *c, struct error *e) {
+    double step = 1;
+    int dense[64], count = 0;
+    if (!late_windows(s, c, e)) return false;
+    if (!config_number(c, "decoder_sparse_step", 1, 1 << 20, true, &step, e)) return false;
+    if (!config_ids(c, "mlp_only_layers", dense, 64, &count, e)) return false;
+    for (size_t i = 0; i < s->layers; i++) {
+        s->layer[i].experts = s->experts && (i + 1) % (size_t)step == 0;
+        for (int k = 0; k < count; k++) {
+            if ((size_t)dense[k] == i) s->layer[i].experts = false;
+        }
+    }
+    return true;
+}
+
+/* The first layers have no experts. A softmax over so long a text is sharpened as the table of rope
+ * is stretched. */
+static bool settle_deepseek(struct spec *s, const struct config *c, struct error *e) {
+    double first = 0, step = 1, shared = 0;
+    if (!config_number(c, "first_k_dense_replace", 0, 1 << 20, true, &first, e)) return false;
+    if (!config_number(c, "moe_layer_freq", 1, 1 << 20, true, &step, e)) return false;
+    if (!config_number(c, "n_shared_experts", 0, 1 << 10, true, &shared, e)) return false;
+    s->shared_hidden = (size_t)shared * s->expert_hidden;
+    for (size_t i = 0; i < s->layers; i++) {
+        s->layer[i].experts = s->experts && (double)i >= first && i % (size_t)step == 0;
+    }
+    if (s->rope_kind != SPEC_ROPE_DEFAULT && s->rope_mscale_all_dim && s->rope_factor > 1) {
+        double sharper = 0.1 * s->rope_mscale_all_dim * log(s->rope_factor) + 1;
+        s->attention_scale *= sharper * sharper;
+    }
+    return true;
+}
+
+static bool settle_deepseek2(struct spec *s, const struct config *c, struct error *e) {
+    static const char *const words[] = {"greedy", "group_limited_greedy", NULL};
+    int method = s->expert_groups > 0;
+    if (!config_choice(c, "topk_method", words, &method, e)) return false;
+    if (method == 0) s->expert_groups = 0;
+    return settle_deepseek(s, c, e);
+}
+
+static bool settle_gpt_oss(struct spec *s, const struct config *c, struct error *e) {
+    double limit = 7; /* what the activation is made for */
+    if (!config_number(c, "swiglu_limit", 7, 7, false, &limit, e)) return false;
+    s->activation = ACTIVATION_CLAMPED;
+    return mix_windows(s, c, 2, e);
+}
+
+/* --- the families --------------------------------------------------------------------------- */
 
 static const struct arch rows[] = {
     {.model_type = "llama", .title = "Llama 1 to 3 and models built like them"},
     {.model_type = "mistral",
      .title = "Mistral 7B and Nemo: Llama's equations with a sliding window"},
+    {.model_type = "ministral3", .title = "Ministral 3: queries that grow with the position"},
+    {.model_type = "mixtral", .title = "Mixtral", .spec = {.expert_score = MOE_LOGIT}},
+    {.model_type = "gemma",
+     .title = "Gemma",
+     .spec = {.norm_offset = 1, .tied = 1, .activation = ACTIVATION_GELU_TANH},
+     .settle = settle_gemma},
+    {.model_type = "gemma2",
+     .title = "Gemma 2",
+     .spec = {.norm_offset = 1,
+              .tied = 1,
+              .activation = ACTIVATION_GELU_TANH,
+              .norms = SPEC_NORMS_BOTH},
+     .settle = settle_gemma2},
+    {.model_type = "gemma3_text",
+     .title = "Gemma 3",
+     .spec = {.norm_offset = 1,
+              .tied = 1,
+              .activation = ACTIVATION_GELU_TANH,
+              .norms = SPEC_NORMS_BOTH,
+              .qk_norm = SPEC_QK_NORM_HEAD,
+              .rope_local_theta = 10000},
+     .settle = settle_gemma3},
+    {.model_type = "phi",
+     .title = "Phi 1 to 2",
+     .spec = {.parallel = 1,
+              .norm_kind = SPEC_NORM_LAYER,
+              .norm_bias = 1,
+              .norm_shared = 1,
+              .output_bias = 1,
+              .qkv_bias = 1,
+              .ungated = 1,
+              .ffn_bias = 1,
+              .rope_partial = 0.5},
+     .settle = settle_phi},
+    {.model_type = "phi3", .title = "Phi 3 and 4"},
+    {.model_type = "qwen2",
+     .title = "Qwen 2 and 2.5",
+     .spec = {.qkv_bias = 1, .o_plain = 1},
+     .settle = late_windows},
+    {.model_type = "qwen2_moe",
+     .title = "Qwen 1.5 and 2 with experts",
+     .spec = {.qkv_bias = 1, .o_plain = 1, .shared_router = 1},
+     .settle = settle_qwen_moe},
+    {.model_type = "qwen3",
+     .title = "Qwen 3",
+     .spec = {.qk_norm = SPEC_QK_NORM_HEAD},
+     .settle = late_windows},
+    {.model_type = "qwen3_moe",
+     .title = "Qwen 3 with experts",
+     .spec = {.qk_norm = SPEC_QK_NORM_HEAD},
+     .settle = settle_qwen_moe},
+    {.model_type = "olmo",
+     .title = "OLMo",
+     .spec = {.norm_kind = SPEC_NORM_LAYER, .norm_plain = 1, .norm_eps = 1e-5}},
+    {.model_type = "olmo2",
+     .title = "OLMo 2",
+     .spec = {.norms = SPEC_NORMS_POST, .qk_norm = SPEC_QK_NORM_ALL}},
+    {.model_type = "olmoe", .title = "OLMoE", .spec = {.qk_norm = SPEC_QK_NORM_ALL}},
+    {.model_type = "gpt2",
+     .title = "GPT-2",
+     .spec = {.norm_kind = SPEC_NORM_LAYER,
+              .norm_bias = 1,
+              .positions = 1,
+              .tied = 1,
+              .transposed = 1,
+              .qkv_bias = 1,
+              .ungated = 1,
+              .ffn_bias = 1,
+              .activation = ACTIVATION_GELU_TANH},
+     .settle = settle_gpt2},
+    {.model_type = "gpt_neox",
+     .title = "GPT-NeoX and Pythia",
+     .spec = {.parallel = 1,
+              .norm_kind = SPEC_NORM_LAYER,
+              .norm_bias = 1,
+              .qkv_bias = 1,
+              .ungated = 1,
+              .ffn_bias = 1,
+              .activation = ACTIVATION_GELU,
+              .rope_partial = 0.25}},
+    {.model_type = "falcon",
+     .title = "Falcon",
+     .spec = {.parallel = 1,
+              .norm_kind = SPEC_NORM_LAYER,
+              .norm_bias = 1,
+              .ungated = 1,
+              .activation = ACTIVATION_GELU},
+     .settle = settle_falcon},
+    {.model_type = "stablelm",
+     .title = "StableLM",
+     .spec = {.norm_kind = SPEC_NORM_LAYER, .norm_bias = 1, .o_plain = 1, .rope_partial = 0.25},
+     .settle = settle_stablelm},
+    {.model_type = "starcoder2",
+     .title = "StarCoder 2",
+     .spec = {.norm_kind = SPEC_NORM_LAYER,
+              .norm_bias = 1,
+              .ungated = 1,
+              .qkv_bias = 1,
+              .ffn_bias = 1,
+              .activation = ACTIVATION_GELU_TANH}},
+    {.model_type = "smollm3", .title = "SmolLM 3: layers without rope", .settle = settle_smollm3},
+    {.model_type = "granite", .title = "Granite 3"},
+    {.model_type = "cohere",
+     .title = "Cohere's Command R",
+     .spec = {.parallel = 1,
+              .norm_kind = SPEC_NORM_LAYER,
+              .norm_shared = 1,
+              .tied = 1,
+              .logit_scale = 0.0625,
+              .rope_traditional = 1},
+     .settle = settle_cohere},
+    {.model_type = "cohere2",
+     .title = "Cohere's Command R7B and A",
+     .spec = {.parallel = 1,
+              .norm_kind = SPEC_NORM_LAYER,
+              .norm_shared = 1,
+              .tied = 1,
+              .logit_scale = 0.0625,
+              .rope_traditional = 1},
+     .settle = settle_cohere2},
+    {.model_type = "glm4",
+     .title = "GLM 4",
+     .spec = {.norms = SPEC_NORMS_BOTH, .rope_traditional = 1, .rope_partial = 0.5, .o_plain = 1}},
+    {.model_type = "exaone4",
+     .title = "EXAONE 4",
+     .spec = {.norms = SPEC_NORMS_POST, .qk_norm = SPEC_QK_NORM_HEAD},
+     .settle = settle_exaone4},
+    {.model_type = "deepseek_v2",
+     .title = "DeepSeek V2",
+     .spec = {.rope_traditional = 1},
+     .settle = settle_deepseek2},
+    {.model_type = "deepseek_v3",
+     .title = "DeepSeek V3 and R1",
+     .spec = {.rope_traditional = 1,
+              .expert_score = MOE_SIGMOID,
+              .group_best = 2,
+              .renormalize = 1,
+              .expert_correction = 1},
+     .settle = settle_deepseek},
+    {.model_type = "gpt_oss",
+     .title = "gpt-oss",
+     .spec = {.qkv_bias = 1, .sinks = 1, .expert_score = MOE_LOGIT, .expert_bias = 1},
+     .settle = settle_gpt_oss},
 };
 enum { ROWS = sizeof rows / sizeof *rows };
 
@@ -27,11 +370,15 @@ bool arch_find(const struct arch **arch, const struct config *c, struct error *e
         *arch = &rows[i];
         return true;
     }
-    char known[512];
+    char known[1024];
     list(known, sizeof known);
     if (!type)
         return fail(e, STATUS_MODEL, "%s does not say model_type in words; nibble runs %s",
                     c->where, known);
     return fail(e, STATUS_MODEL, "%s: model_type '%.64s' is not supported; nibble runs %s",
                 c->where, type, known);
+}
+
+bool arch_read(const struct arch *arch, struct spec *s, const struct config *c, struct error *e) {
+    return spec_read(s, c, &arch->spec, e) && (!arch->settle || arch->settle(s, c, e));
 }

@@ -3,6 +3,7 @@
 #include <cjson/cJSON.h>
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 bool config_open(struct config *c, struct span text, const char *where, struct error *e) {
@@ -34,7 +35,10 @@ static const cJSON *follow(const cJSON *node, const char *path, size_t length) {
         if (part >= sizeof key) return NULL;
         memcpy(key, path, part);
         key[part] = 0;
-        node = cJSON_IsObject(node) ? cJSON_GetObjectItemCaseSensitive(node, key) : NULL;
+        bool number = *key && key[strspn(key, "0123456789")] == 0 && part < 6;
+        node = cJSON_IsObject(node)            ? cJSON_GetObjectItemCaseSensitive(node, key)
+               : cJSON_IsArray(node) && number ? cJSON_GetArrayItem(node, atoi(key))
+                                               : NULL;
         size_t used = part + (part < length);
         path += used;
         length -= used;

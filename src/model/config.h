@@ -16,8 +16,9 @@ struct config {
 bool config_open(struct config *c, struct span text, const char *where, struct error *e);
 void config_close(struct config *c);
 
-/* The value at a dotted path ("rope_scaling.factor"), the first of a space-separated list of paths
- * that is there and not null; NULL if none is. *name, if not NULL, points to that path in names. */
+/* The value at a dotted path ("rope_scaling.factor", "layer_types.3"), the first of a
+ * space-separated list of paths that is there and not null; NULL if none is. *name, if not NULL,
+ * points to that path in names. */
 const struct cJSON *config_find(const struct config *c, const char *names, const char **name);
 
 /* The length of the first of names, for printing it with %.*s. */

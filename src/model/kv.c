@@ -26,7 +26,7 @@ const char *kv_type_name(enum dtype type) {
 }
 
 size_t kv_position_bytes(const struct spec *s, enum dtype type) {
-    return s->layers * cache_position_bytes(type, s->kv_heads, s->head_dim, s->head_dim);
+    return s->layers * cache_position_bytes(type, s->kv_heads, s->head_dim, s->value_dim);
 }
 
 void kv_layout(struct kv *kv, struct arena *a, const struct spec *s, enum dtype type,
@@ -37,7 +37,7 @@ void kv_layout(struct kv *kv, struct arena *a, const struct spec *s, enum dtype 
                               .heads = s->kv_heads,
                               .context = context,
                               .key_dim = s->head_dim,
-                              .value_dim = s->head_dim};
+                              .value_dim = s->value_dim};
         cache_layout(&layer, a);
         if (a->base) kv->layers[i] = layer;
     }

@@ -2,8 +2,6 @@
 
 #include <stdio.h>
 
-#include "model/rotary.h"
-
 /* The context of a file that does not say: what the first models with Meta's names were made for.
  */
 enum { DEFAULT_CONTEXT = 4096 };
@@ -27,7 +25,7 @@ static bool add_ends(struct model *m, const struct config *c, struct error *e) {
 /* What model_open learns from the main config. */
 static bool read_config(struct model *m, const struct config *c, struct error *e) {
     double bos = -1;
-    if (!arch_find(&m->arch, c, e) || !spec_read(&m->spec, c, e)) return false;
+    if (!arch_find(&m->arch, c, e) || !arch_read(m->arch, &m->spec, c, e)) return false;
     if (!config_number(c, "bos_token_id", 0, 1 << 30, true, &bos, e) || !add_ends(m, c, e))
         return false;
     m->bos = (int)bos;
@@ -60,22 +58,29 @@ static bool read_configs(struct model *m, struct error *e) {
 }
 
 static void layout(struct model *m, struct arena *a) {
-    weights_layout(&m->weights, &m->spec, a);
-    m->rope.freq = arena_take(a, m->spec.head_dim / 2, sizeof *m->rope.freq);
+    weights_layout(&m->weights, &m->spec, &m->store, a);
+    for (int i = 0; i < ROTARY_TABLES; i++) {
+        m->ropes[i].freq = arena_take(a, m->ropes[i].dim / 2, sizeof(float));
+    }
 }
 
 static bool bind(struct model *m, struct error *e) {
+    const struct spec *s = &m->spec;
+    bool meta = m->weights.names == WEIGHTS_META;
+    bool interleaved = s->rope_traditional < 0 ? meta : s->rope_traditional;
     struct arena count = {0};
+    for (int i = 0; i < ROTARY_TABLES; i++) {
+        m->ropes[i] = (struct rope){
+            .first = s->nope_dim,
+            .dim = rotary_has(s, (enum rotary_table)i) ? s->rope_dim : 0,
+            .layout = interleaved ? ROPE_INTERLEAVED : ROPE_HALF,
+        };
+    }
     layout(m, &count);
     if (!arena_open(&m->arena, count.used, e)) return false;
     layout(m, &m->arena);
     weights_bind(&m->weights, &m->spec, &m->store);
-
-    bool interleaved =
-        m->spec.rope_traditional < 0 ? m->weights.names == WEIGHTS_META : m->spec.rope_traditional;
-    m->rope.dim = m->spec.head_dim;
-    m->rope.layout = interleaved ? ROPE_INTERLEAVED : ROPE_HALF;
-    rotary_fill(&m->rope, &m->spec);
+    for (int i = 0; i < ROTARY_TABLES; i++) rotary_fill(&m->ropes[i], s, (enum rotary_table)i);
     return true;
 }
 
@@ -112,54 +117,63 @@ void model_close(struct model *m) {
     *m = (struct model){0};
 }
 
-static void add_bytes(void *arg, const char *name, const struct mat *m, size_t length) {
-    (void)name;
-    *(size_t *)arg += m ? format_bytes(m) : length * sizeof(float);
-}
-
-size_t model_bytes_per_token(const struct model *m) {
-    size_t bytes = 0;
-    const struct mat *embed = &m->weights.embed;
-    weights_each(&m->weights, &m->spec, add_bytes, &bytes);
-    return m->spec.tied ? bytes : bytes - format_bytes(embed) + format_row_bytes(embed);
-}
-
-static void add_product(struct model_ops *ops, const struct mat *w) {
-    *(w->group ? &ops->int8 : &ops->f32) += w->rows * w->cols;
-}
-
-struct layer_walk {
-    const struct weights *weights;
+struct walk {
+    const struct model *model;
+    size_t sum;
+    double bytes;
     struct model_ops ops;
 };
 
-static void add_layer_product(void *arg, const char *name, const struct mat *m, size_t length) {
-    struct layer_walk *walk = arg;
-    (void)name;
-    (void)length;
-    bool outside = m == &walk->weights->embed || m == &walk->weights->output;
-    if (m && !outside) add_product(&walk->ops, m);
+/* How much of a tensor a token uses: of experts, those that it takes. */
+static double share_of(const struct walk *w, const struct weights_tensor *t) {
+    const struct spec *s = &w->model->spec;
+    return t->of_experts ? (double)s->top_k / (double)s->experts : 1;
+}
+
+static void add_bytes(void *arg, const struct weights_tensor *t) {
+    struct walk *w = arg;
+    const struct weights *weights = &w->model->weights;
+    size_t bytes = t->mat ? format_bytes(t->mat) : t->rows * t->cols * sizeof(float);
+    bool row = t->mat == &weights->positions || (t->mat == &weights->embed && !w->model->spec.tied);
+    w->bytes += share_of(w, t) * (double)(row ? format_row_bytes(t->mat) : bytes);
+}
+
+static struct walk walk(const struct model *m, weights_visit *visit) {
+    struct walk w = {.model = m};
+    weights_each(&m->weights, &m->spec, &m->store, visit, &w);
+    return w;
+}
+
+size_t model_bytes_per_token(const struct model *m) {
+    return (size_t)walk(m, add_bytes).bytes;
+}
+
+static void add_product(struct model_ops *ops, const struct mat *w, double share) {
+    *(w->group ? &ops->int8 : &ops->f32) += (size_t)(share * (double)(w->rows * w->cols));
+}
+
+static void add_layer_product(void *arg, const struct weights_tensor *t) {
+    struct walk *w = arg;
+    const struct weights *weights = &w->model->weights;
+    bool outside =
+        t->mat == &weights->embed || t->mat == &weights->output || t->mat == &weights->positions;
+    if (t->mat && !outside) add_product(&w->ops, t->mat, share_of(w, t));
 }
 
 struct model_ops model_layer_ops(const struct model *m) {
-    struct layer_walk walk = {.weights = &m->weights};
-    weights_each(&m->weights, &m->spec, add_layer_product, &walk);
-    return walk.ops;
+    return walk(m, add_layer_product).ops;
 }
 
 struct model_ops model_output_ops(const struct model *m) {
     struct model_ops ops = {0};
-    add_product(&ops, &m->weights.output);
+    add_product(&ops, &m->weights.output, 1);
     return ops;
 }
 
-static void add_values(void *arg, const char *name, const struct mat *m, size_t length) {
-    (void)name;
-    *(size_t *)arg += m ? m->rows * m->cols : length;
+static void add_values(void *arg, const struct weights_tensor *t) {
+    ((struct walk *)arg)->sum += t->rows * t->cols;
 }
 
 size_t model_parameters(const struct model *m) {
-    size_t values = 0;
-    weights_each(&m->weights, &m->spec, add_values, &values);
-    return values;
+    return walk(m, add_values).sum;
 }

@@ -4,8 +4,8 @@
 
 #include "base/arena.h"
 #include "model/arch.h"
+#include "model/rotary.h"
 #include "model/weights.h"
-#include "ops/rope.h"
 #include "store/store.h"
 
 enum { MODEL_MAX_ENDS = 16 };
@@ -15,8 +15,8 @@ struct model {
     const struct arch *arch;
     struct spec spec;
     struct weights weights;
-    struct rope rope;
-    int bos;                  /* from the config; -1: it does not say */
+    struct rope ropes[ROTARY_TABLES]; /* dim 0: there is no such table */
+    int bos;                          /* from the config; -1: it does not say */
     int ends[MODEL_MAX_ENDS]; /* tokens that end a text, from config and generation_config */
     int end_count;
     struct arena arena; /* vectors and tables: small, whatever the model's size */
@@ -26,7 +26,8 @@ struct model {
 bool model_open(struct model *m, const char *path, struct error *e);
 void model_close(struct model *m);
 
-/* Bytes of weights read for one token: every matrix once, one row of the embedding. */
+/* Bytes of weights read for one token: every matrix once, of experts those that it takes, one row
+ * of the embedding. */
 size_t model_bytes_per_token(const struct model *m);
 
 /* Multiply-adds of one token's products, by how ops/linear.h multiplies. */

@@ -11,6 +11,11 @@
 
 enum { NAME_BYTES = 160 };
 
+/* Rows that are decoded together: where a matrix is stored by columns they share cache lines. */
+enum { STRIP = 16 };
+
+enum { DECODED = 32 }; /* as bits: matrices become f32 */
+
 struct quantizer;
 
 /* One array of the output. */
@@ -28,7 +33,7 @@ struct quantizer {
     struct quantize_report *report;
     struct writer *writer;
     struct pool *pool;
-    float *rows;            /* [threads, widest] */
+    float *rows;            /* [threads, STRIP, widest] */
     size_t widest;          /* columns of the widest matrix */
     struct member *members; /* [capacity]: never moves, the writer holds pointers into it */
     size_t count, capacity;
@@ -50,13 +55,29 @@ struct encoding {
 
 static void encode_rows(void *arg, size_t begin, size_t end, int thread) {
     const struct encoding *c = arg;
-    float *row = c->q->rows + (size_t)thread * c->q->widest;
-    for (size_t i = begin; i < end; i++) {
-        c->from->format->decode(c->from, i, row);
-        affine_encode(row, c->to.cols, c->to.bits, c->to.group, c->to.dtype,
-                      c->q->planes[0] + i * c->to.stride[0], c->q->planes[1] + i * c->to.stride[1],
-                      c->q->planes[2] + i * c->to.stride[2]);
+    size_t cols = c->to.cols;
+    float *rows = c->q->rows + (size_t)thread * STRIP * c->q->widest;
+    for (size_t i = begin, count; i < end; i += count) {
+        count = end - i < STRIP ? end - i : STRIP;
+        format_decode(c->from, i, count, rows);
+        if (c->to.format == &format_f32) {
+            memcpy(c->q->planes[0] + i * c->to.stride[0], rows, count * c->to.stride[0]);
+            continue;
+        }
+        for (size_t k = 0; k < count; k++) {
+            affine_encode(rows + k * cols, cols, c->to.bits, c->to.group, c->to.dtype,
+                          c->q->planes[0] + (i + k) * c->to.stride[0],
+                          c->q->planes[1] + (i + k) * c->to.stride[1],
+                          c->q->planes[2] + (i + k) * c->to.stride[2]);
+        }
     }
+}
+
+/* What becomes of a matrix, without its planes. */
+static struct mat target_of(const struct quantizer *q, const struct mat *from, int bits) {
+    if (bits == DECODED) return format_plain(DTYPE_F32, from->rows, from->cols, NULL);
+    return affine_mat(from->rows, from->cols, bits, q->options->group, from->dtype, NULL, NULL,
+                      NULL);
 }
 
 static void drop_planes(struct quantizer *q) {
@@ -69,11 +90,10 @@ static void drop_planes(struct quantizer *q) {
 
 static bool encode(struct quantizer *q, const struct member *m, struct error *e) {
     struct encoding c = {.q = q, .from = m->from};
-    c.to = affine_mat(m->from->rows, m->from->cols, m->bits, q->options->group, m->from->dtype,
-                      NULL, NULL, NULL);
+    c.to = target_of(q, m->from, m->bits);
     drop_planes(q);
     for (int p = 0; p < MAT_PLANES; p++) {
-        q->planes[p] = malloc(c.to.rows * c.to.stride[p]);
+        q->planes[p] = malloc(c.to.rows * c.to.stride[p] + 1);
         if (q->planes[p]) continue;
         return fail(e, STATUS_MEMORY, "not enough memory for a matrix of %zu MB",
                     format_bytes(&c.to) >> 20);
@@ -121,46 +141,63 @@ static void add_file(struct quantizer *q, const char *name, struct span bytes) {
 /* An array of the source, unchanged. */
 static void add_copy(struct quantizer *q, const char *module, const char *suffix) {
     char name[NAME_BYTES];
-    snprintf(name, sizeof name, "%s.%s", module, suffix);
+    snprintf(name, sizeof name, "%s%s", module, suffix);
     const struct array *a = store_find(&q->model->store, name);
     if (a) add(q, name, a->dtype, a->dims, a->shape, (struct member){.bytes = a->bytes});
 }
 
-static void add_plane(struct quantizer *q, const char *module, int plane, const struct mat *from,
-                      int bits) {
+/* Plane by plane, what a matrix becomes. */
+static void add_matrix(struct quantizer *q, const char *module, const struct mat *from, int bits) {
     static const char *const suffix[MAT_PLANES] = {"weight", "scales", "biases"};
-    struct mat to =
-        affine_mat(from->rows, from->cols, bits, q->options->group, from->dtype, NULL, NULL, NULL);
-    enum dtype dtype = plane == 0 ? DTYPE_U32 : to.dtype;
-    uint64_t shape[2] = {to.rows, to.stride[plane] / dtype_bytes(dtype)};
-    char name[NAME_BYTES];
-    snprintf(name, sizeof name, "%s.%s", module, suffix[plane]);
-    add(q, name, dtype, 2, shape,
-        (struct member){
-            .from = from, .bits = bits, .plane = plane, .bytes.size = to.rows * to.stride[plane]});
+    struct mat to = target_of(q, from, bits);
+    for (int p = 0; p < MAT_PLANES; p++) {
+        enum dtype dtype = p == 0 && to.group ? DTYPE_U32 : to.dtype;
+        uint64_t shape[2] = {to.rows, to.stride[p] / dtype_bytes(dtype)};
+        char name[NAME_BYTES];
+        if (!to.stride[p]) continue;
+        snprintf(name, sizeof name, "%s.%s", module, suffix[p]);
+        add(q, name, dtype, 2, shape,
+            (struct member){
+                .from = from, .bits = bits, .plane = p, .bytes.size = to.rows * to.stride[p]});
+    }
 }
 
-static bool fits(const struct quantizer *q, const struct mat *m) {
-    return m && m->cols % (size_t)q->options->group == 0;
+/* The bits of a matrix in the output; 0: it stays as it is. Parts of larger tensors get one of
+ * their own, whatever their type. */
+static int bits_of(const struct quantizer *q, const struct weights_tensor *t) {
+    bool embed = t->mat == &q->model->weights.embed;
+    int bits = embed && q->options->embed_bits ? q->options->embed_bits : q->options->bits;
+    if (bits == DECODED || t->mat->cols % (size_t)q->options->group == 0) return bits;
+    return t->source ? 0 : DECODED;
 }
 
-static int bits_of(const struct quantizer *q, const struct mat *m) {
-    bool embed = m == &q->model->weights.embed;
-    return embed && q->options->embed_bits ? q->options->embed_bits : q->options->bits;
+/* One that is no array of the source: rows of it, or of several. */
+static void add_vector(struct quantizer *q, const struct weights_tensor *t) {
+    uint64_t shape[2] = {t->rows, t->cols};
+    struct span bytes = {(const unsigned char *)t->vec, t->rows * t->cols * sizeof(float)};
+    bool row = t->rows == 1;
+    add(q, t->name, DTYPE_F32, row ? 1 : 2, row ? shape + 1 : shape,
+        (struct member){.bytes = bytes});
 }
 
-static void add_tensor(void *arg, const char *name, const struct mat *m, size_t length) {
+static void add_tensor(void *arg, const struct weights_tensor *t) {
     struct quantizer *q = arg;
-    (void)length;
-    if (fits(q, m)) {
-        q->report->quantized++;
-        for (int p = 0; p < MAT_PLANES; p++) add_plane(q, name, p, m, bits_of(q, m));
+    int bits = t->mat ? bits_of(q, t) : 0;
+    if (bits) {
+        q->report->quantized += bits != DECODED || q->options->bits == DECODED;
+        q->report->kept += bits == DECODED && q->options->bits != DECODED;
+        add_matrix(q, t->name, t->mat, bits);
         return;
     }
-    q->report->kept += m != NULL;
-    add_copy(q, name, "weight");
-    add_copy(q, name, "scales");
-    add_copy(q, name, "biases");
+    if (!t->source) {
+        add_vector(q, t);
+        return;
+    }
+    q->report->kept += t->mat != NULL;
+    add_copy(q, t->name, ".weight");
+    if (!t->mat) add_copy(q, t->name, ""); /* a bias */
+    add_copy(q, t->name, ".scales");
+    add_copy(q, t->name, ".biases");
 }
 
 /* --- the config ----------------------------------------------------------------------------- */
@@ -176,17 +213,14 @@ struct config_entry {
 };
 
 /* MLX's way to say that a module differs: its path with a width of its own, or false. */
-static void put_override(void *arg, const char *name, const struct mat *m, size_t length) {
+static void put_override(void *arg, const struct weights_tensor *t) {
     struct config_entry *entry = arg;
     struct quantizer *q = entry->q;
-    (void)length;
-    if (!m) return;
-    if (!fits(q, m))
-        cJSON_AddFalseToObject(entry->quantization, name);
-    else if (bits_of(q, m) != q->options->bits) {
-        put_width(cJSON_AddObjectToObject(entry->quantization, name), bits_of(q, m),
-                  q->options->group);
-    }
+    int bits = t->mat ? bits_of(q, t) : q->options->bits;
+    if (bits == 0 || bits == DECODED)
+        cJSON_AddFalseToObject(entry->quantization, t->name);
+    else if (bits != q->options->bits)
+        put_width(cJSON_AddObjectToObject(entry->quantization, t->name), bits, q->options->group);
 }
 
 /* The source's config with its "quantization" replaced. */
@@ -197,9 +231,11 @@ static bool make_config(struct quantizer *q, struct error *e) {
     cJSON *root = cJSON_ParseWithLength((const char *)text.data, text.size);
     cJSON_DeleteItemFromObjectCaseSensitive(root, "quantization");
     cJSON_DeleteItemFromObjectCaseSensitive(root, "quantization_config");
-    struct config_entry entry = {q, cJSON_AddObjectToObject(root, "quantization")};
-    put_width(entry.quantization, q->options->bits, q->options->group);
-    weights_each(&q->model->weights, &q->model->spec, put_override, &entry);
+    if (q->options->bits != DECODED) {
+        struct config_entry entry = {q, cJSON_AddObjectToObject(root, "quantization")};
+        put_width(entry.quantization, q->options->bits, q->options->group);
+        weights_each(&q->model->weights, &q->model->spec, &q->model->store, put_override, &entry);
+    }
     q->config = cJSON_Print(root);
     cJSON_Delete(root);
     return q->config || fail(e, STATUS_MEMORY, "not enough memory for the config");
@@ -207,12 +243,11 @@ static bool make_config(struct quantizer *q, struct error *e) {
 
 /* --- all of it ------------------------------------------------------------------------------ */
 
-static void measure(void *arg, const char *name, const struct mat *m, size_t length) {
+static void measure(void *arg, const struct weights_tensor *t) {
     struct quantizer *q = arg;
-    (void)name;
     q->capacity += MAT_PLANES;
-    q->report->bytes_in += m ? format_bytes(m) : length * sizeof(float);
-    if (m && m->cols > q->widest) q->widest = m->cols;
+    q->report->bytes_in += t->mat ? format_bytes(t->mat) : t->rows * t->cols * sizeof(float);
+    if (t->mat && t->mat->cols > q->widest) q->widest = t->mat->cols;
 }
 
 static bool prepare(struct quantizer *q, const char *path, struct error *e) {
@@ -220,10 +255,10 @@ static bool prepare(struct quantizer *q, const char *path, struct error *e) {
                                         "generation_config.json", "tokenizer_config.json"};
     enum { FILES = sizeof files / sizeof *files };
     const struct model *m = q->model;
-    weights_each(&m->weights, &m->spec, measure, q);
+    weights_each(&m->weights, &m->spec, &m->store, measure, q);
     q->capacity += FILES + 1;
     q->members = calloc(q->capacity, sizeof *q->members);
-    q->rows = calloc((size_t)q->options->threads * q->widest, sizeof *q->rows);
+    q->rows = calloc((size_t)q->options->threads * STRIP * q->widest, sizeof *q->rows);
     if (!q->members || !q->rows) return fail(e, STATUS_MEMORY, "not enough memory to quantize");
     if (!pool_open(&q->pool, q->options->threads, e) || !make_config(q, e) ||
         !write_open(&q->writer, path, e)) {
@@ -231,15 +266,20 @@ static bool prepare(struct quantizer *q, const char *path, struct error *e) {
     }
     add_file(q, "config.json", (struct span){(const unsigned char *)q->config, strlen(q->config)});
     for (int i = 0; i < FILES; i++) add_file(q, files[i], store_file(&m->store, files[i]));
-    weights_each(&m->weights, &m->spec, add_tensor, q);
+    weights_each(&m->weights, &m->spec, &m->store, add_tensor, q);
     return q->ok;
+}
+
+static bool is_width(int bits) {
+    return bits == DECODED || affine_valid(bits, 32);
 }
 
 static bool check(const struct quantize_options *o, struct error *e) {
     int embed = o->embed_bits ? o->embed_bits : o->bits;
-    if (!affine_valid(o->bits, 32) || !affine_valid(embed, 32)) {
-        return fail(e, STATUS_ARGUMENT, "%d bits: a width is 2, 3, 4, 5, 6 or 8",
-                    affine_valid(o->bits, 32) ? embed : o->bits);
+    if (!is_width(o->bits) || !is_width(embed)) {
+        return fail(e, STATUS_ARGUMENT,
+                    "%d bits: a width is 2, 3, 4, 5, 6 or 8, or 32 for matrices in f32",
+                    is_width(o->bits) ? embed : o->bits);
     }
     if (affine_valid(o->bits, o->group)) return true;
     return fail(e, STATUS_ARGUMENT, "group size %d: it must be 32, 64 or 128", o->group);

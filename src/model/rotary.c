@@ -45,15 +45,34 @@ static double yarn_attention_factor(const struct spec *s) {
            yarn_mscale(s->rope_factor, s->rope_mscale_all_dim);
 }
 
-void rotary_fill(struct rope *r, const struct spec *s) {
-    double dim = (double)r->dim;
-    r->scale = s->rope_kind == SPEC_ROPE_YARN ? (float)yarn_attention_factor(s) : 1;
+/* LongRoPE: what softmax needs to stay as sharp over a text so much longer. */
+static double long_attention_factor(const struct spec *s) {
+    if (s->rope_attention_factor) return s->rope_attention_factor;
+    if (s->rope_factor <= 1) return 1;
+    return sqrt(1 + log(s->rope_factor) / log(s->rope_original_context));
+}
+
+bool rotary_has(const struct spec *s, enum rotary_table table) {
+    if (!s->rope_dim || s->positions) return false;
+    if (table == ROTARY_LOCAL) return s->rope_local_theta != 0;
+    return table == ROTARY_GLOBAL || s->rope_kind == SPEC_ROPE_LONG;
+}
+
+void rotary_fill(struct rope *r, const struct spec *s, enum rotary_table table) {
+    bool local = table == ROTARY_LOCAL;
+    double dim = (double)r->dim, theta = local ? s->rope_local_theta : s->rope_theta;
+    int kind = local ? SPEC_ROPE_DEFAULT : s->rope_kind;
+    const float *divisors = table == ROTARY_LONG ? s->rope_long : s->rope_short;
+    r->scale = 1;
+    if (kind == SPEC_ROPE_YARN) r->scale = (float)yarn_attention_factor(s);
+    if (kind == SPEC_ROPE_LONG) r->scale = (float)long_attention_factor(s);
     for (size_t i = 0; i < r->dim / 2; i++) {
-        double pair = (double)i, freq = pow(s->rope_theta, -2 * pair / dim);
-        switch (s->rope_kind) {
+        double pair = (double)i, freq = pow(theta, -2 * pair / dim);
+        switch (kind) {
         case SPEC_ROPE_LINEAR: freq /= s->rope_factor; break;
         case SPEC_ROPE_LLAMA3: freq = llama3(s, freq); break;
         case SPEC_ROPE_YARN: freq = yarn(s, freq, dim, pair); break;
+        case SPEC_ROPE_LONG: freq /= (double)divisors[i]; break;
         }
         r->freq[i] = (float)freq;
     }

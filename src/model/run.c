@@ -18,20 +18,50 @@ static size_t larger(size_t a, size_t b) {
 
 /* The longest input of a product. */
 static size_t most_cols(const struct spec *s) {
-    return larger(larger(s->dim, s->hidden), s->heads * s->head_dim);
+    size_t feed_forward = larger(s->hidden, larger(s->expert_hidden, s->shared_hidden));
+    size_t latent = larger(s->q_rank, s->kv_rank);
+    return larger(larger(s->dim, s->heads * s->value_dim), larger(feed_forward, latent));
+}
+
+/* The most rows of a gate. */
+static size_t most_gated(const struct spec *s) {
+    return larger(s->hidden, larger(s->expert_hidden, s->shared_hidden));
+}
+
+static float *take_floats(struct arena *a, size_t n, size_t count) {
+    return count ? arena_take(a, n, count * sizeof(float)) : NULL;
+}
+
+static void layout_latent(struct run *r, struct arena *a, size_t n) {
+    const struct spec *s = &r->model->spec;
+    r->attended = take_floats(a, n, s->heads * s->value_dim);
+    r->q_latent = take_floats(a, n, s->q_rank);
+    r->kv_latent = take_floats(a, n, s->kv_rank);
+    r->k_nope = take_floats(a, n, s->heads * s->nope_dim);
+    r->k_rope = take_floats(a, n, s->rope_dim);
 }
 
 /* What n tokens are while they pass through the layers. */
 static void layout_tokens(struct run *r, struct arena *a, size_t n) {
     const struct spec *s = &r->model->spec;
     size_t queries = s->heads * s->head_dim, keys = s->kv_heads * s->head_dim;
-    r->x = arena_take(a, n, s->dim * sizeof(float));
-    r->h = arena_take(a, n, s->dim * sizeof(float));
-    r->q = r->gate = arena_take(a, n, larger(queries + 2 * keys, s->hidden) * sizeof(float));
+    size_t values = s->kv_heads * s->value_dim;
+    r->x = take_floats(a, n, s->dim);
+    r->h = r->f = take_floats(a, n, s->dim);
+    if (s->parallel || s->experts) r->f = take_floats(a, n, s->dim);
+    r->q = r->gate = r->attended = take_floats(a, n, larger(queries + keys + values, s->hidden));
     r->k = a->base ? r->q + n * queries : NULL;
     r->v = a->base ? r->k + n * keys : NULL;
-    r->angles = arena_take(a, n, s->head_dim * sizeof(float));
-    linear_layout(&r->backend, a, most_cols(s), n);
+    if (s->value_dim != s->head_dim || s->kv_rank) layout_latent(r, a, n);
+    r->global.angles = take_floats(a, n, s->rope_dim);
+    r->local.angles = r->local.rope ? take_floats(a, n, s->rope_dim) : NULL;
+    size_t packed = n;
+    if (s->experts) {
+        struct moe_choice choice = spec_choice(s);
+        moe_layout(&r->moe, a, &choice, s->experts, s->dim, most_gated(s), n);
+        packed = larger(n, s->top_k);
+    }
+    linear_layout(&r->backend, a, most_cols(s), packed);
 }
 
 /* Scratch first: it is used for every token, the end of the cache perhaps never. Returns the bytes
@@ -39,9 +69,9 @@ static void layout_tokens(struct run *r, struct arena *a, size_t n) {
 static size_t layout(struct run *r, struct arena *a, enum dtype kv_type) {
     const struct spec *s = &r->model->spec;
     layout_tokens(r, a, r->batch);
-    r->parts = arena_take(a, attend_parts(s->heads, s->head_dim, r->context), sizeof(float));
-    size_t products = linear_scratch(most_cols(s), s->hidden, r->batch, r->backend.blas);
-    size_t others = larger(attend_scratch(s->head_dim, s->head_dim), cache_scratch(s->head_dim));
+    r->parts = arena_take(a, attend_parts(s->heads, s->value_dim, r->context), sizeof(float));
+    size_t products = linear_scratch(most_cols(s), most_gated(s), r->batch, r->backend.blas);
+    size_t others = larger(attend_scratch(s->head_dim, s->value_dim), cache_scratch(s->head_dim));
     backend_layout(&r->backend, a, larger(products, others));
     size_t bytes = a->used;
     kv_layout(&r->kv, a, s, kv_type, r->context);
@@ -63,12 +93,36 @@ static size_t default_context(const struct model *m, enum dtype kv_type) {
     return !available || context <= room ? context : larger(room, 1);
 }
 
+static const struct rope *rope_of(const struct model *m, enum rotary_table table) {
+    return m->ropes[table].dim ? &m->ropes[table] : NULL;
+}
+
+/* Which table turns a text of that length. */
+static void choose_rope(struct run *r, size_t length) {
+    const struct rope *long_rope = rope_of(r->model, ROTARY_LONG);
+    bool is_long = (double)length > r->model->spec.rope_original_context;
+    r->global.rope = long_rope && is_long ? long_rope : rope_of(r->model, ROTARY_GLOBAL);
+}
+
+/* Positions that were learned end where the model's context does. */
+static bool check_context(const struct run *r, struct error *e) {
+    const struct spec *s = &r->model->spec;
+    if (!s->positions || r->context <= s->context) return true;
+    return fail(e, STATUS_ARGUMENT,
+                "the model has learned %zu positions: a context of %zu tokens is more than that",
+                s->context, r->context);
+}
+
 bool run_open(struct run *r, const struct model *m, const struct run_options *o, struct error *e) {
+    const struct spec *s = &m->spec;
     *r = (struct run){.model = m};
+    r->local.rope = rope_of(m, ROTARY_LOCAL);
+    r->growth = (struct rope_growth){(float)s->query_growth, (size_t)s->rope_original_context, 0};
+    choose_rope(r, 0);
     r->context = o->context ? o->context : default_context(m, o->kv_type);
     r->batch = o->batch ? o->batch : default_batch(r);
     if (r->batch > r->context) r->batch = r->context;
-    if (!backend_open(&r->backend, o->threads, o->level, e)) return false;
+    if (!check_context(r, e) || !backend_open(&r->backend, o->threads, o->level, e)) return false;
     r->backend.blas = o->blas;
     if (o->blas) blas_init();
     struct arena count = {0};
@@ -113,6 +167,7 @@ bool run_check(const struct run *r, const int *ids, size_t n, struct error *e) {
 bool run_append(struct run *r, const int *ids, size_t n, float *logits, bool all, struct error *e) {
     if (!run_check(r, ids, n, e)) return false;
     size_t vocab = r->model->spec.vocab;
+    choose_rope(r, r->pos + n);
     for (size_t done = 0; done < n;) {
         size_t count = n - done < r->batch ? n - done : r->batch;
         forward(r, ids + done, count, r->pos);

@@ -17,6 +17,12 @@ struct run_options {
                          * depend on the batch size */
 };
 
+/* How positions turn queries and keys: a table, and the angles of the tokens at hand. */
+struct rotation {
+    const struct rope *rope; /* NULL: they do not */
+    float *angles;           /* [n, rope->dim / 2, 2] */
+};
+
 struct run {
     const struct model *model;
     struct backend backend;
@@ -24,15 +30,23 @@ struct run {
     struct kv kv;
     size_t context, batch;
     size_t pos; /* tokens in the cache */
+    struct rotation global, local;
+    struct rope_growth growth;
 
     /* scratch of a forward pass, [batch, ...] */
-    float *x;      /* [dim] the residual stream; after forward(), the last layer's */
-    float *h;      /* [dim] what a block reads, then what it adds */
-    float *q;      /* [heads * head_dim] queries, then what attention makes of them */
-    float *k, *v;  /* [kv_heads * head_dim] */
-    float *gate;   /* [hidden], in the memory of q, k and v: the blocks take turns */
-    float *parts;  /* of attention over a long cache */
-    float *angles; /* [head_dim / 2, 2] */
+    float *x;        /* [dim] the residual stream; after forward(), the last layer's */
+    float *h;        /* [dim] what attention reads, then what it adds */
+    float *f;        /* [dim] what feed-forward reads, then what it adds; in the memory of h where
+                      * the blocks take turns */
+    float *q;        /* [heads * head_dim] queries */
+    float *k, *v;    /* [kv_heads * head_dim], [kv_heads * value_dim] */
+    float *attended; /* [heads * value_dim] in the memory of q where dimensions are equal */
+    float *gate;     /* [hidden], in the memory of q, k and v: the blocks take turns */
+    float *parts;    /* of attention over a long cache */
+
+    float *q_latent, *kv_latent; /* [q_rank], [kv_rank] */
+    float *k_nope, *k_rope;      /* [heads * nope_dim], [rope_dim] */
+    struct moe_scratch moe;
 };
 
 bool run_open(struct run *r, const struct model *m, const struct run_options *o, struct error *e);
@@ -41,7 +55,8 @@ void run_close(struct run *r);
 /* Whether n ids can be appended: they fit the context (else STATUS_CONTEXT) and the vocabulary. */
 bool run_check(const struct run *r, const int *ids, size_t n, struct error *e);
 
-/* Appends n ids: forward passes of at most batch tokens, each after the other. logits, if not NULL,
+/* Appends n ids: forward passes of at most batch tokens, each after the other. Where rope has a
+ * table for long texts, the length after all n decides which one turns them. logits, if not NULL,
  * is [n, vocab] when all, else [vocab] for the last one. What run_check refuses is refused before
  * anything changes. */
 bool run_append(struct run *r, const int *ids, size_t n, float *logits, bool all, struct error *e);

@@ -11,17 +11,19 @@
 enum weights_names { WEIGHTS_HUGGING_FACE, WEIGHTS_META };
 
 #define WEIGHTS_MAT(member) struct mat member;
-#define WEIGHTS_VEC(member) float *member;
+#define WEIGHTS_MATS(member) struct mat *member; /* [spec.experts]; NULL: there are none */
+#define WEIGHTS_VEC(member) float *member;       /* NULL: there is none */
+#define WEIGHTS_NORM(member) float *member;
 
 struct layer {
-#define MODEL_SLOT(kind, member, hf, meta, rows, cols)
-#define LAYER_SLOT(kind, member, hf, meta, rows, cols) WEIGHTS_##kind(member)
+#define MODEL_SLOT(kind, member, names, rows, cols, presence)
+#define LAYER_SLOT(kind, member, names, rows, cols, presence) WEIGHTS_##kind(member)
 #include "model/weights.def"
 };
 
 struct weights {
-#define MODEL_SLOT(kind, member, hf, meta, rows, cols) WEIGHTS_##kind(member)
-#define LAYER_SLOT(kind, member, hf, meta, rows, cols)
+#define MODEL_SLOT(kind, member, names, rows, cols, presence) WEIGHTS_##kind(member)
+#define LAYER_SLOT(kind, member, names, rows, cols, presence)
 #include "model/weights.def"
     struct layer *layers; /* [spec.layers] */
     enum weights_names names;
@@ -37,14 +39,26 @@ bool weights_check(const struct weights *w, const struct spec *s, const struct s
                    struct error *e);
 
 /* Takes the layers and vectors from the arena (the counting run first; see base/arena.h). */
-void weights_layout(struct weights *w, const struct spec *s, struct arena *a);
+void weights_layout(struct weights *w, const struct spec *s, const struct store *store,
+                    struct arena *a);
 
 /* Binds what weights_check found sound: matrices borrow the store's bytes, vectors become f32. */
 void weights_bind(struct weights *w, const struct spec *s, const struct store *store);
 
-/* Calls visit once a tensor that is bound, in the order of the table, layer by layer. name lacks
- * ".weight"; m is NULL for a vector of `length`. A tied output is not visited. */
-typedef void weights_visit(void *arg, const char *name, const struct mat *m, size_t length);
-void weights_each(const struct weights *w, const struct spec *s, weights_visit *visit, void *arg);
+/* A tensor that is bound. */
+struct weights_tensor {
+    const char *name;           /* without ".weight"; of a part of a larger one, that of the slot */
+    const struct mat *mat;      /* NULL: a vector */
+    const float *vec;           /* [rows, cols] as it is used, norm_offset and all */
+    const struct array *source; /* NULL: it is a part, or its rows lie apart */
+    size_t rows, cols;
+    bool of_experts; /* one of those of which a token takes top_k */
+};
+
+/* Calls visit once a tensor, in the order of the table, layer by layer. A tied output is not
+ * visited. */
+typedef void weights_visit(void *arg, const struct weights_tensor *t);
+void weights_each(const struct weights *w, const struct spec *s, const struct store *store,
+                  weights_visit *visit, void *arg);
 
 #endif

@@ -14,12 +14,14 @@ struct mat affine_mat(size_t rows, size_t cols, int bits, int group, enum dtype 
                       const unsigned char *codes, const unsigned char *scales,
                       const unsigned char *offsets) {
     size_t scale_bytes = cols / (size_t)group * dtype_bytes(dtype);
+    size_t code_bytes = affine_code_bytes(cols, bits);
     return (struct mat){
         .format = &format_affine,
         .rows = rows,
         .cols = cols,
         .plane = {codes, scales, offsets},
-        .stride = {affine_code_bytes(cols, bits), scale_bytes, scale_bytes},
+        .stride = {code_bytes, scale_bytes, scale_bytes},
+        .row_bytes = {code_bytes, scale_bytes, scale_bytes},
         .dtype = dtype,
         .bits = bits,
         .group = group,

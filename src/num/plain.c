@@ -36,6 +36,7 @@ struct mat format_plain(enum dtype dtype, size_t rows, size_t cols, const unsign
         .cols = cols,
         .plane = {data},
         .stride = {cols * bytes},
+        .row_bytes = {cols * bytes},
         .dtype = dtype,
         .bits = (int)(8 * bytes),
     };

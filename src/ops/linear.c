@@ -20,17 +20,30 @@ enum { DECODE_COST = 8 }; /* of one weight, in multiply-adds */
 
 struct job {
     const struct backend *backend;
-    const struct linear *products;
+    const struct linear *products; /* [count], or */
+    const struct gated *gates;     /* [count] */
     size_t count;
+    enum activation activation;
+    bool gate_made; /* in y of the one gate: only up is left */
+    bool each;      /* product i multiplies token i alone */
     struct input in;
-    const float *x; /* what is multiplied: in.x or in.h */
-    size_t n;
+    const float *x;       /* what is multiplied: in.x or in.h */
+    size_t cols;          /* of x */
+    size_t n;             /* tokens that a product multiplies */
     struct packed packed; /* x, where the weights are affine */
 };
 
-/* Rows begin .. end - 1 of w times every token t, to y[t * stride] and on. */
+/* count rows of w, which lie evenly, times every token t, to y[t * stride] and on. */
 typedef void rows_fn(const struct job *j, float *y, size_t stride, const struct mat *w,
-                     size_t begin, size_t end, float *scratch);
+                     size_t count, float *scratch);
+
+static size_t smaller(size_t a, size_t b) {
+    return a < b ? a : b;
+}
+
+static size_t larger(size_t a, size_t b) {
+    return a > b ? a : b;
+}
 
 /* --- plain weights ---------------------------------------------------------------------------- */
 
@@ -47,70 +60,82 @@ static dots_fn *dots_of(const struct backend *b, const struct mat *w) {
 
 /* Blocks of rows and tokens that stay in the second cache; for one token nothing has to stay. */
 static void plain_rows(const struct job *j, float *y, size_t stride, const struct mat *w,
-                       size_t begin, size_t end, float *scratch) {
+                       size_t count, float *scratch) {
     dots_fn *dots = dots_of(j->backend, w);
     (void)scratch;
-    size_t block = j->n == 1 ? end - begin : BLOCK_ROWS;
-    for (size_t row = begin; row < end; row += block) {
-        size_t rows = end - row < block ? end - row : block;
+    size_t block = j->n == 1 ? count : BLOCK_ROWS;
+    for (size_t row = 0; row < count; row += block) {
+        size_t rows = smaller(count - row, block);
         const unsigned char *weights = w->plane[0] + row * w->stride[0];
         for (size_t t = 0; t < j->n; t += BLOCK_TOKENS) {
-            size_t n = j->n - t < BLOCK_TOKENS ? j->n - t : BLOCK_TOKENS;
-            dots(y + t * stride + row - begin, stride, j->x + t * w->cols, w->cols, n, weights,
+            size_t n = smaller(j->n - t, BLOCK_TOKENS);
+            dots(y + t * stride + row, stride, j->x + t * w->cols, w->cols, n, weights,
                  w->stride[0], rows, w->cols);
         }
     }
 }
 
+/* As many rows at a time as have room where kernels have their scratch, so that they stay in the
+ * cache, or one that does not. */
 static void decoded_rows(const struct job *j, float *y, size_t stride, const struct mat *w,
-                         size_t begin, size_t end, float *scratch) {
-    for (size_t row = begin; row < end; row++) {
-        w->format->decode(w, row, scratch);
-        j->backend->kern.dots_f32(y + row - begin, stride, j->x, w->cols, j->n, scratch, 0, 1,
-                                  w->cols);
+                         size_t count, float *scratch) {
+    size_t most = larger(KERN_SCRATCH / sizeof(float) / w->cols, 1);
+    for (size_t row = 0; row < count; row += most) {
+        size_t rows = smaller(count - row, most);
+        format_decode(w, row, rows, scratch);
+        j->backend->kern.dots_f32(y + row, stride, j->x, w->cols, j->n, scratch,
+                                  w->cols * sizeof(float), rows, w->cols);
     }
 }
 
-/* count rows of plain weights as aligned f32: in place if they are, else decoded into scratch. */
-static const float *rows_as_f32(const struct backend *b, const struct mat *w, size_t row,
-                                size_t count, float *scratch) {
-    const unsigned char *bytes = w->plane[0] + row * w->stride[0];
+/* count rows of plain weights as aligned f32, one after the other: in place if they are, else
+ * decoded into scratch. */
+static const float *rows_as_f32(const struct backend *b, const struct mat *w, size_t count,
+                                float *scratch) {
+    const unsigned char *bytes = w->plane[0];
     if (w->format == &format_f32) {
-        if ((uintptr_t)bytes % sizeof(float) == 0) return (const float *)(const void *)bytes;
-        for (size_t i = 0; i < count; i++) w->format->decode(w, row + i, scratch + i * w->cols);
-    } else if (w->format == &format_f16) {
-        b->kern.load_f16(scratch, bytes, count * w->cols);
-    } else {
-        b->kern.load_bf16(scratch, bytes, count * w->cols);
+        bool dense = w->stride[0] == w->row_bytes[0] && (uintptr_t)bytes % sizeof(float) == 0;
+        if (dense) return (const float *)(const void *)bytes;
+        format_decode(w, 0, count, scratch);
+        return scratch;
+    }
+    for (size_t i = 0; i < count; i++, bytes += w->stride[0]) {
+        if (w->format == &format_f16)
+            b->kern.load_f16(scratch + i * w->cols, bytes, w->cols);
+        else
+            b->kern.load_bf16(scratch + i * w->cols, bytes, w->cols);
     }
     return scratch;
 }
 
+/* At most BLOCK_ROWS of them. */
 static void blas_rows(const struct job *j, float *y, size_t stride, const struct mat *w,
-                      size_t begin, size_t end, float *scratch) {
-    for (size_t row = begin; row < end; row += BLOCK_ROWS) {
-        size_t count = end - row < BLOCK_ROWS ? end - row : BLOCK_ROWS;
-        const float *weights = rows_as_f32(j->backend, w, row, count, scratch);
-        blas_product(y + row - begin, stride, j->x, j->n, weights, count, w->cols);
-    }
+                      size_t count, float *scratch) {
+    const float *weights = rows_as_f32(j->backend, w, count, scratch);
+    blas_product(y, stride, j->x, j->n, weights, count, w->cols);
 }
 
 /* --- affine weights --------------------------------------------------------------------------- */
 
 static void affine_rows(const struct job *j, float *y, size_t stride, const struct mat *w,
-                        size_t begin, size_t end, float *scratch) {
+                        size_t count, float *scratch) {
     const struct kern *k = &j->backend->kern;
     if (j->n < STRIP_TOKENS) {
-        k->affine_rows(y, stride, w, begin, end - begin, &j->packed);
+        k->affine_rows(y, stride, w, 0, count, &j->packed);
     } else {
-        k->affine_strip(y, stride, w, begin, end - begin, &j->packed, scratch);
+        k->affine_strip(y, stride, w, 0, count, &j->packed, scratch);
     }
+}
+
+/* All tokens of x. */
+static size_t tokens_of(const struct job *j) {
+    return j->each ? j->count : j->n;
 }
 
 /* Room for x, packed for weights like w. */
 static struct packed packed_for(const struct job *j, const struct mat *w) {
     struct packed p = j->backend->packed;
-    p.n = j->n;
+    p.n = tokens_of(j);
     p.cols = w->cols;
     p.stride = packed_stride(w->cols);
     p.group = w->group;
@@ -129,7 +154,7 @@ static bool packs_alike(const struct mat *a, const struct mat *b) {
 static void prepare_tokens(void *arg, size_t begin, size_t end, int thread) {
     const struct job *j = arg;
     const struct input *in = &j->in;
-    size_t cols = j->products[0].w->cols;
+    size_t cols = j->cols;
     (void)thread;
     for (size_t t = begin; t < end; t++) {
         size_t at = t * cols;
@@ -141,8 +166,24 @@ static void prepare_tokens(void *arg, size_t begin, size_t end, int thread) {
 static void prepare(struct job *j, const struct mat *w) {
     bool makes = j->in.norm.kind != NORM_NONE;
     j->x = makes ? j->in.h : j->in.x;
+    j->cols = w->cols;
     if (w->format == &format_affine) j->packed = packed_for(j, w);
-    if (makes || j->packed.n) backend_split(j->backend, j->n, 4 * w->cols, prepare_tokens, j);
+    if (makes || j->packed.n)
+        backend_split(j->backend, tokens_of(j), 4 * w->cols, prepare_tokens, j);
+}
+
+/* The job as product i sees it, for which token i is the only one. */
+static struct job job_of_token(const struct job *j, size_t i) {
+    struct job one = *j;
+    one.x += i * j->cols;
+    if (!j->packed.n) return one;
+    size_t groups = i * (j->cols / (size_t)j->packed.group);
+    one.packed.n = 1;
+    one.packed.codes += i * j->packed.stride;
+    one.packed.scales += groups;
+    one.packed.shifts += groups;
+    one.packed.sums += groups;
+    return one;
 }
 
 /* --- all products ----------------------------------------------------------------------------- */
@@ -157,20 +198,49 @@ static rows_fn *rows_of(const struct job *j, const struct mat *w) {
     return j->n >= BLAS_TOKENS && j->backend->blas ? blas_rows : plain_rows;
 }
 
+static void add_bias(float *y, size_t stride, const float *bias, size_t count, size_t n) {
+    for (size_t t = 0; t < n; t++) {
+        for (size_t i = 0; i < count; i++) y[t * stride + i] += bias[i];
+    }
+}
+
+/* Rows begin .. end - 1 of w, biased, times every token t, to y[t * stride] and on. BLAS gets the
+ * same rows in a call whatever the threads; for many tokens the bias is added to a block of rows at
+ * a time, which is in the cache. */
+static void multiply_rows(const struct job *j, float *y, size_t stride, const struct mat *w,
+                          const float *bias, size_t begin, size_t end, float *scratch) {
+    rows_fn *multiply = rows_of(j, w);
+    bool in_blocks = multiply == blas_rows || (bias && j->n >= STRIP_TOKENS);
+    for (size_t row = begin, count; row < end; row += count, y += count) {
+        struct mat rows = format_rows(w, row, &count);
+        count = smaller(count, end - row);
+        if (in_blocks) count = smaller(count, BLOCK_ROWS - row % BLOCK_ROWS);
+        multiply(j, y, stride, &rows, count, scratch);
+        if (bias) add_bias(y, stride, bias + row, count, j->n);
+    }
+}
+
+/* Of blocks *begin .. *end - 1, counted over all matrices that are left, those of w as rows *first
+ * .. *last - 1; then begin and end count from the next matrix on. */
+static bool take_blocks(size_t *begin, size_t *end, const struct mat *w, size_t *first,
+                        size_t *last) {
+    size_t from = smaller(*begin, blocks_of(w)), to = smaller(*end, blocks_of(w));
+    *first = from * BLOCK_ROWS;
+    *last = smaller(to * BLOCK_ROWS, w->rows);
+    *begin -= from;
+    *end -= to;
+    return *first < *last;
+}
+
 /* A part of the blocks of all products, one product after the other. */
 static void multiply_blocks(void *arg, size_t begin, size_t end, int thread) {
     const struct job *j = arg;
-    for (size_t i = 0; i < j->count; i++) {
+    float *scratch = backend_scratch(j->backend, thread);
+    for (size_t i = 0, first, last; i < j->count; i++) {
         const struct linear *p = &j->products[i];
-        size_t blocks = blocks_of(p->w), rows = p->w->rows;
-        size_t from = begin < blocks ? begin : blocks, to = end < blocks ? end : blocks;
-        size_t first = from * BLOCK_ROWS, last = to * BLOCK_ROWS < rows ? to * BLOCK_ROWS : rows;
-        if (first < last) {
-            rows_of(j, p->w)(j, p->y + first, rows, p->w, first, last,
-                             backend_scratch(j->backend, thread));
-        }
-        begin -= from;
-        end -= to;
+        if (!take_blocks(&begin, &end, p->w, &first, &last)) continue;
+        struct job one = j->each ? job_of_token(j, i) : *j;
+        multiply_rows(&one, p->y + first, p->w->rows, p->w, p->bias, first, last, scratch);
     }
 }
 
@@ -180,62 +250,110 @@ static size_t cost_of(const struct job *j, const struct mat *w) {
     return BLOCK_ROWS * w->cols * (decodes ? j->n + DECODE_COST : j->n);
 }
 
+static void multiply_products(struct job *j) {
+    size_t blocks = 0;
+    for (size_t i = 0; i < j->count; i++) blocks += blocks_of(j->products[i].w);
+    prepare(j, j->products[0].w);
+    backend_split(j->backend, blocks, cost_of(j, j->products[0].w), multiply_blocks, j);
+}
+
+/* How many of the products are made in one go. */
+static size_t count_alike(const struct linear *products, size_t count) {
+    size_t alike = 1;
+    while (alike < count && packs_alike(products[0].w, products[alike].w)) alike++;
+    return alike;
+}
+
 void linear(const struct backend *b, const struct linear *products, size_t count, struct input in,
             size_t n) {
-    while (count) {
-        struct job j = {.backend = b, .products = products, .count = 1, .in = in, .n = n};
-        while (j.count < count && packs_alike(products[0].w, products[j.count].w)) j.count++;
-        size_t blocks = 0;
-        for (size_t i = 0; i < j.count; i++) blocks += blocks_of(products[i].w);
-        prepare(&j, products[0].w);
-        backend_split(b, blocks, cost_of(&j, products[0].w), multiply_blocks, &j);
-        products += j.count;
-        count -= j.count;
+    for (size_t done; count; products += done, count -= done) {
+        done = count_alike(products, count);
+        struct job j = {.backend = b, .products = products, .count = done, .in = in, .n = n};
+        multiply_products(&j);
         in = (struct input){.x = j.x}; /* which is made */
+    }
+}
+
+void linear_each(const struct backend *b, const struct linear *products, size_t count,
+                 const float *x) {
+    for (size_t done; count; products += done, count -= done) {
+        done = count_alike(products, count);
+        struct job j = {.backend = b, .products = products, .count = done, .each = true, .n = 1};
+        j.in = (struct input){.x = x};
+        multiply_products(&j);
+        x += done * products->w->cols;
     }
 }
 
 /* --- gates ------------------------------------------------------------------------------------ */
 
-/* The same blocks of both products, or of the second where the first is there already, then their
+/* Blocks of rows of both products, or of the second where the first is there already, then their
  * gate. The second is nobody else's: it waits in the scratch. */
-static void multiply_gated(void *arg, size_t begin, size_t end, int thread) {
-    const struct job *j = arg;
-    const struct linear *gate = &j->products[0], *up = &j->products[1];
-    size_t rows = gate->w->rows, end_row = end * BLOCK_ROWS < rows ? end * BLOCK_ROWS : rows;
+static void multiply_gate(const struct job *j, const struct gated *g, size_t begin, size_t end,
+                          float *block) {
+    size_t rows = g->up->rows;
     size_t most = j->n < STRIP_TOKENS ? rows : BLOCK_ROWS; /* of few tokens nothing has to stay */
-    float *block = backend_scratch(j->backend, thread), *scratch = block + most * j->n;
-    for (size_t row = begin * BLOCK_ROWS, last; row < end_row; row = last) {
-        last = end_row - row < most ? end_row : row + most;
-        if (j->count == 2) {
-            rows_of(j, gate->w)(j, gate->y + row, rows, gate->w, row, last, scratch);
+    size_t stride = g->gate ? most : rows;
+    float *scratch = block + most * j->n;
+    for (size_t row = begin, last; row < end; row = last) {
+        float *y = g->y + row, *up = g->gate ? block : y;
+        last = smaller(end, row + most);
+        if (g->gate && !j->gate_made) {
+            multiply_rows(j, y, rows, g->gate, g->gate_bias, row, last, scratch);
         }
-        rows_of(j, up->w)(j, block, most, up->w, row, last, scratch);
+        multiply_rows(j, up, stride, g->up, g->up_bias, row, last, scratch);
         for (size_t t = 0; t < j->n; t++) {
-            float *y = gate->y + t * rows + row;
-            j->backend->kern.silu_mul(y, block + t * most, last - row);
+            gate_apply(j->backend, j->activation, y + t * rows, g->gate ? up + t * stride : NULL,
+                       last - row);
         }
     }
 }
 
-void linear_gated(const struct backend *b, float *y, const struct mat *gate, const struct mat *up,
-                  struct input in, size_t n) {
-    struct linear both[] = {{y, gate}, {NULL, up}};
-    struct job j = {.backend = b, .products = both, .count = 2, .in = in, .n = n};
-    if (!packs_alike(gate, up)) {
-        linear(b, both, 1, in, n);
-        j.count = 1;
-        j.in = (struct input){.x = in.norm.kind ? in.h : in.x};
+/* A part of the blocks of all gates, one gate after the other. */
+static void multiply_gates(void *arg, size_t begin, size_t end, int thread) {
+    const struct job *j = arg;
+    float *scratch = backend_scratch(j->backend, thread);
+    for (size_t i = 0, first, last; i < j->count; i++) {
+        const struct gated *g = &j->gates[i];
+        if (take_blocks(&begin, &end, g->up, &first, &last)) {
+            multiply_gate(j, g, first, last, scratch);
+        }
     }
-    prepare(&j, up);
-    backend_split(b, blocks_of(up), j.count * cost_of(&j, up), multiply_gated, &j);
+}
+
+/* How many of the gates are made in one go: those all of whose matrices x is packed alike for. */
+static size_t count_gates(const struct gated *gates, size_t count) {
+    size_t alike = 0;
+    for (; alike < count; alike++) {
+        const struct gated *g = &gates[alike];
+        if (!packs_alike(gates->up, g->up)) break;
+        if (g->gate && !packs_alike(gates->up, g->gate)) break;
+    }
+    return alike;
+}
+
+void linear_gated(const struct backend *b, const struct gated *gates, size_t count,
+                  enum activation a, struct input in, size_t n) {
+    for (size_t done; count; gates += done, count -= done) {
+        const struct gated *g = gates;
+        struct job j = {.backend = b, .gates = gates, .activation = a, .in = in, .n = n};
+        j.count = count_gates(gates, count);
+        if (!j.count) {
+            linear(b, &(struct linear){g->y, g->gate, g->gate_bias}, 1, in, n);
+            j.count = 1;
+            j.gate_made = true;
+            j.in = (struct input){.x = in.norm.kind ? in.h : in.x};
+        }
+        done = j.count;
+        size_t blocks = 0, each = g->gate && !j.gate_made ? 2 : 1;
+        for (size_t i = 0; i < done; i++) blocks += blocks_of(gates[i].up);
+        prepare(&j, g->up);
+        backend_split(b, blocks, each * cost_of(&j, g->up), multiply_gates, &j);
+        in = (struct input){.x = j.x};
+    }
 }
 
 /* --- memory ----------------------------------------------------------------------------------- */
-
-static size_t larger(size_t a, size_t b) {
-    return a > b ? a : b;
-}
 
 size_t linear_scratch(size_t cols, size_t rows, size_t n, bool blas) {
     size_t gated = larger(BLOCK_ROWS * n, (STRIP_TOKENS - 1) * rows);

@@ -2,9 +2,10 @@
 #ifndef NIBBLE_OPS_RESIDUAL_H
 #define NIBBLE_OPS_RESIDUAL_H
 
-#include "ops/backend.h"
+#include "ops/norm.h"
 
-/* x[i] += y[i], both [n, dim]. */
-void residual_add(const struct backend *b, float *x, const float *y, size_t n, size_t dim);
+/* x[i] += scale * norm(y)[i], both [n, dim]; y is lost where there is a norm. */
+void residual_add(const struct backend *b, float *x, float *y, struct norm norm, float scale,
+                  size_t n, size_t dim);
 
 #endif

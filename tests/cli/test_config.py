@@ -77,7 +77,7 @@ def test_sizes_that_do_not_agree(tmp, nibble):
                          ({"num_hidden_layers": 1}, "no place for"),
                          ({"num_hidden_layers": 3}, "model.layers.2."),
                          ({"tie_word_embeddings": "yes"}, "tie_word_embeddings"),
-                         ({"hidden_act": "gelu"}, ["gelu", "silu"]),
+                         ({"hidden_act": "quick_gelu"}, ["quick_gelu", "silu"]),
                          ({"hidden_act": 3}, "hidden_act")):
         refused(nibble, model, tmp, {**model.config, **change}, says)
 
@@ -86,7 +86,7 @@ def test_sizes_that_do_not_agree(tmp, nibble):
 
 def test_model_types(tmp, nibble):
     model = Tiny()
-    for value, says in (("gpt2", ["'gpt2'", "llama"]), ("", "''"), ("x" * 500, "llama"),
+    for value, says in (("mamba", ["'mamba'", "llama"]), ("", "''"), ("x" * 500, "llama"),
                         (None, "does not say model_type"), (7, "model_type"),
                         ("a\n\x1b[2J", "llama"), (["llama"], "model_type")):
         refused(nibble, model, tmp, {**model.config, "model_type": value}, says)
@@ -97,13 +97,17 @@ def test_model_types(tmp, nibble):
 
 def test_rope_types(tmp, nibble):
     model = Tiny()
-    known = ["default", "linear", "llama3", "yarn"]
-    for value in ("dynamic", "longrope", "su", "", 3, ["linear"]):
+    known = ["default", "linear", "llama3", "yarn", "longrope"]
+    for value in ("dynamic", "proportional", "", 3, ["linear"]):
         for section in ("rope_scaling", "rope_parameters"):
             for key in ("type", "rope_type"):
                 refused(nibble, model, tmp, {**model.config, section: {key: value, "factor": 2.0}},
                         [f"{section}.{key}", *known])
     for section, says in (({"type": "linear"}, "needs a factor"),
+                          ({"type": "longrope"}, "short_factor must be a list of 8 numbers"),
+                          ({"type": "su", "short_factor": [1] * 8, "long_factor": [1] * 9},
+                           "long_factor must be a list of 8 numbers"),
+                          ({"type": "longrope", "short_factor": [1] * 7 + [0]}, "short_factor.7"),
                           ({"type": "linear", "factor": 0.5}, "factor"),
                           ({"type": "linear", "factor": "2"}, "factor"),
                           ({"type": "llama3", "factor": 8.0}, "low_freq_factor"),
@@ -197,7 +201,7 @@ def test_rope_that_is_not_understood(tmp, nibble):
         refused(nibble, model, tmp, {**model.config, "rope_scaling": value}, "rope_scaling")
         refused(nibble, model, tmp, {**model.config, "rope_parameters": value}, "rope_parameters")
     refused(nibble, model, tmp, {**model.config, "rope_scaling": {"factor": 2.0}}, "rope_type")
-    refused(nibble, model, tmp, {**model.config, "partial_rotary_factor": 0.5},
+    refused(nibble, model, tmp, {**model.config, "partial_rotary_factor": 1.5},
             "partial_rotary_factor")
 
 

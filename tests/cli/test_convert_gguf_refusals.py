@@ -298,8 +298,7 @@ def test_frequencies_that_are_not_llama_3s(tmp):
         check_refused(model(tmp, {"llama.rope.freq_base": ("f32", 500000.0)}, freqs), words)
 
 
-def test_partial_rope_is_refused_by_the_command(tmp):
-    """nibble turns whole heads; the key is passed on, so that nibble can say it."""
+def test_partial_rope_is_passed_on(tmp):
     path = model(tmp, {"llama.rope.dimension_count": ("u32", 8)})
     assert run(path, "-o", tmp / "x.npz").returncode == 0
     assert b'"partial_rotary_factor": 0.5' in np.load(tmp / "x.npz")["config.json"].tobytes()

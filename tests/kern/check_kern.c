@@ -3,10 +3,12 @@
  * values that are whole, wide, zero, denormal, infinite and NaN. Conversions must be equal to those
  * of num/half.h (test_half.c), sums as close to double precision as rounding explains. This file
  * has the kernels of plain weights; those of affine ones are in check_pack.h and check_affine.h,
- * those of several rows and tokens in check_tiles.h, those that measure in check_peaks.h. */
+ * those of several rows and tokens in check_tiles.h, activations in check_gates.h, those that
+ * measure in check_peaks.h. */
 #include <signal.h>
 
 #include "check_affine.h"
+#include "check_gates.h"
 #include "check_pack.h"
 #include "check_peaks.h"
 #include "check_tiles.h"

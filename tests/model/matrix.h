@@ -4,6 +4,7 @@
 
 #include "fixture.h"
 #include "num/affine.h"
+#include "num/transposed.h"
 
 /* A matrix, perhaps at an odd address, and what it stands for. */
 struct matrix {
@@ -59,6 +60,45 @@ static inline struct matrix matrix_plain(enum dtype dtype, size_t rows, size_t c
     }
     w.mat = format_plain(dtype, rows, cols, w.memory + skip);
     return w;
+}
+
+/* Stored as [cols, line], of which the first `rows` columns are meant; the rest is NaN. */
+static inline struct matrix matrix_transposed(enum dtype dtype, size_t rows, size_t cols,
+                                              size_t line) {
+    struct matrix w = {.name = dtype_name(dtype)};
+    size_t bytes = dtype_bytes(dtype);
+    matrix_allocate(&w, rows, cols, ((cols - 1) * line + rows) * bytes, 1);
+    unsigned char *data = w.memory + 1;
+    memset(data, 0xff, ((cols - 1) * line + rows) * bytes);
+    for (size_t i = 0; i < rows * cols; i++) {
+        w.value[i] = matrix_put(data, i % cols * line + i / cols, dtype);
+        w.magnitude[i] = fabs(w.value[i]);
+    }
+    w.mat = transposed_mat(dtype, rows, cols, line, data);
+    return w;
+}
+
+/* The rows of w from `first` on in blocks of `block`, of which one begins every `apart` rows, over
+ * copies of nothing but the values: w must stay. Block 0: single rows, which are one block with a
+ * longer stride. */
+static inline struct matrix matrix_view(const struct matrix *w, size_t first, size_t block,
+                                        size_t apart) {
+    struct matrix v = {.mat = w->mat, .name = w->name};
+    size_t cols = w->mat.cols, length = block ? block : 1;
+    v.mat.rows = (w->mat.rows - first + apart - length) / apart * length;
+    matrix_allocate(&v, v.mat.rows, cols, 0, 1);
+    for (size_t r = 0; r < v.mat.rows; r++) {
+        size_t from = (first + r / length * apart + r % length) * cols;
+        memcpy(v.value + r * cols, w->value + from, cols * sizeof *v.value);
+        memcpy(v.magnitude + r * cols, w->magnitude + from, cols * sizeof *v.magnitude);
+    }
+    for (int p = 0; p < MAT_PLANES && v.mat.plane[p]; p++) {
+        v.mat.plane[p] += first * v.mat.stride[p];
+        if (block) v.mat.block_stride[p] = apart * v.mat.stride[p];
+        if (!block) v.mat.stride[p] *= apart;
+    }
+    v.mat.block = block;
+    return v;
 }
 
 /* Code k of a row: the bits from k * bits on, least significant first. */

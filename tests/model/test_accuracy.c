@@ -80,7 +80,7 @@ static double mean_square_error(const char *level, const struct mat *w, const fl
     float *y = fixture_nans(TOKENS * ROWS);
     double error = 0;
     fixture_open_linear(&f, 2, level, COLS, TOKENS);
-    linear(&f.b, &(struct linear){y, w}, 1, (struct input){.x = x}, TOKENS);
+    linear(&f.b, &(struct linear){y, w, NULL}, 1, (struct input){.x = x}, TOKENS);
     for (size_t i = 0; i < TOKENS * ROWS; i++) {
         error += (y[i] - want[i]) * (y[i] - want[i]) / (TOKENS * ROWS);
     }

@@ -4,90 +4,10 @@
  * for. How close products with codes come is test_accuracy.c's matter. */
 #include <stdatomic.h>
 
-#include "matrix.h"
 #include "ops/blas.h"
 #include "ops/embed.h"
 #include "ops/norm.h"
-
-static const int thread_counts[] = {1, 2, 3, 4};
-static const size_t token_counts[] = {1, 3, 4, 7, 64};
-enum { THREADS = 4, COUNTS = 5, MOST_TOKENS = 64 };
-
-/* --- the product ------------------------------------------------------------------------------ */
-
-static void multiply_one(const struct backend *b, float *y, const struct mat *w, const float *x,
-                         size_t n) {
-    linear(b, &(struct linear){y, w}, 1, (struct input){.x = x}, n);
-}
-
-static void check_product(const struct matrix *w, const struct backend *b, const float *y,
-                          const double *want, const double *bound, size_t n) {
-    size_t wrong = 0, first = 0, rows = w->mat.rows;
-    for (size_t i = n * rows; i-- > 0;) {
-        if (fabs(y[i] - want[i]) <= bound[i]) continue;
-        wrong++;
-        first = i;
-    }
-    CHECK_MSG(!wrong, "%s%d/%d %s %zux%zu, %s%s, %zu tokens: %zu wrong, [%zu, %zu] %g for %g",
-              w->name, w->mat.bits, w->mat.group, dtype_name(w->mat.dtype), rows, w->mat.cols,
-              b->level, b->blas ? " with BLAS" : "", n, wrong, first / rows, first % rows, y[first],
-              want[first]);
-    CHECK_MSG(isnan(y[n * rows]), "written beyond the end");
-}
-
-/* All token counts, and for codes all cuts of them, on one backend. *reference holds the result
- * for as many tokens of another thread count, or NULL. */
-static void check_backend(const struct matrix *w, const struct backend *b, const float *x,
-                          const double *want, const double *bound, float *reference[COUNTS]) {
-    size_t rows = w->mat.rows, cols = w->mat.cols;
-    for (int c = 0; c < COUNTS; c++) {
-        size_t n = token_counts[c];
-        float *y = fixture_nans(n * rows);
-        multiply_one(b, y, &w->mat, x, n);
-        check_product(w, b, y, want, bound, n);
-        if (reference[c])
-            CHECK_MSG(fixture_same(y, reference[c], n * rows), "%s%d: %zu tokens, other threads",
-                      w->name, w->mat.bits, n);
-        else
-            reference[c] = y;
-        if (y != reference[c]) free(y);
-    }
-    if (!w->mat.group) return;
-    float *cut = fixture_nans(MOST_TOKENS * rows);
-    for (size_t from = 0, c = 0, n; from < MOST_TOKENS; from += n, c++) {
-        n = token_counts[c % 4] < MOST_TOKENS - from ? token_counts[c % 4] : MOST_TOKENS - from;
-        multiply_one(b, cut + from * rows, &w->mat, x + from * cols, n);
-    }
-    CHECK_MSG(fixture_same(cut, reference[COUNTS - 1], MOST_TOKENS * rows),
-              "%s%d/%d, %s: another cut, other bits", w->name, w->mat.bits, w->mat.group, b->level);
-    free(cut);
-}
-
-/* At every level, with BLAS and without, over all thread counts. */
-static void check_weights(struct matrix w) {
-    size_t rows = w.mat.rows, n = MOST_TOKENS;
-    float *x = fixture_values(n * w.mat.cols, 1);
-    double *want = malloc(n * rows * sizeof *want), *bound = malloc(n * rows * sizeof *bound);
-    matrix_multiply(&w, x, n, want, bound);
-    const char *name;
-    for (int level = 0; (name = fixture_next_level(&level)) != NULL;) {
-        for (int blas = 0; blas <= (strcmp(name, "scalar") != 0 && !w.mat.group); blas++) {
-            float *reference[COUNTS] = {NULL};
-            for (int t = 0; t < THREADS; t++) {
-                struct fixture_backend f;
-                fixture_open_linear(&f, thread_counts[t], name, w.mat.cols, n);
-                f.b.blas = blas;
-                check_backend(&w, &f.b, x, want, bound, reference);
-                fixture_close(&f);
-            }
-            for (int c = 0; c < COUNTS; c++) free(reference[c]);
-        }
-    }
-    free(x);
-    free(want);
-    free(bound);
-    matrix_drop(&w);
-}
+#include "products.h"
 
 static void test_plain(void) {
     static const enum dtype dtypes[] = {DTYPE_F32, DTYPE_F16, DTYPE_BF16};
@@ -95,7 +15,7 @@ static void test_plain(void) {
     for (int d = 0; d < 3; d++) {
         for (size_t skip = 0; skip < 2; skip++) {
             for (int i = 0; i < 5; i++) {
-                check_weights(matrix_plain(dtypes[d], shapes[i][0], shapes[i][1], skip));
+                products_check(matrix_plain(dtypes[d], shapes[i][0], shapes[i][1], skip));
             }
         }
     }
@@ -107,15 +27,15 @@ static void test_affine(void) {
     for (int b = 0; b < 6; b++) {
         for (int g = 0; g < 3; g++) {
             for (int d = 0; d < 3; d++) {
-                check_weights(matrix_affine(widths[b], groups[g], dtypes[d], 67, 256));
+                products_check(matrix_affine(widths[b], groups[g], dtypes[d], 67, 256));
             }
         }
-        check_weights(matrix_affine(widths[b], 32, DTYPE_F16, 1, 32));
-        check_weights(matrix_affine(widths[b], 64, DTYPE_F16, 517, 192));
+        products_check(matrix_affine(widths[b], 32, DTYPE_F16, 1, 32));
+        products_check(matrix_affine(widths[b], 64, DTYPE_F16, 517, 192));
     }
     /* wide enough to be packed by several threads and multiplied in several steps */
-    check_weights(matrix_affine(4, 128, DTYPE_F16, 65, 2176));
-    check_weights(matrix_affine(3, 32, DTYPE_BF16, 65, 2080));
+    products_check(matrix_affine(4, 128, DTYPE_F16, 65, 2176));
+    products_check(matrix_affine(3, 32, DTYPE_BF16, 65, 2080));
 }
 
 /* One value that is not finite spoils its token and leaves the others alone. */
@@ -126,7 +46,7 @@ static void check_spoilt(const struct backend *b, const struct mat *w, float spo
     x[odd * w->cols + fixture_below(w->cols)] = spoil;
     for (size_t n = 1; n <= N; n += N - 1) {
         size_t first = n == 1 ? odd : 0, wrong = 0;
-        multiply_one(b, y, w, x + first * w->cols, n);
+        products_one(b, y, w, x + first * w->cols, n);
         for (size_t i = 0; i < n * w->rows; i++) {
             wrong += !isfinite(y[i]) != (first + i / w->rows == odd);
         }
@@ -174,12 +94,12 @@ static void test_products_of_one_call(void) {
             struct linear all[PRODUCTS];
             fixture_open_linear(&f, thread_counts[i % THREADS], name, COLS, n);
             for (int p = 0; p < PRODUCTS; p++) {
-                all[p] = (struct linear){fixture_nans(n * w[p].mat.rows), &w[p].mat};
+                all[p] = (struct linear){fixture_nans(n * w[p].mat.rows), &w[p].mat, NULL};
             }
             linear(&f.b, all, count, (struct input){.x = x}, n);
             for (size_t p = 0; p < PRODUCTS; p++) {
                 float *alone = fixture_nans(n * w[p].mat.rows);
-                if (p < count) multiply_one(&f.b, alone, &w[p].mat, x, n);
+                if (p < count) products_one(&f.b, alone, &w[p].mat, x, n);
                 CHECK_MSG(fixture_same(all[p].y, alone, n * w[p].mat.rows + 1),
                           "%s, %d threads, %zu tokens: product %zu of %zu", name,
                           thread_counts[i % THREADS], n, p, count);
@@ -198,8 +118,8 @@ static void gate_apart(const struct backend *b, float *h, float *gate, const flo
                        const struct norm *norm, const struct matrix *w, size_t n) {
     float *up = fixture_nans(n * w[1].mat.rows);
     norm_tokens(b, h, x, norm, n, w[0].mat.cols);
-    multiply_one(b, gate, &w[0].mat, h, n);
-    multiply_one(b, up, &w[1].mat, h, n);
+    products_one(b, gate, &w[0].mat, h, n);
+    products_one(b, up, &w[1].mat, h, n);
     b->kern.silu_mul(gate, up, n * w[0].mat.rows);
     free(up);
 }
@@ -213,7 +133,8 @@ static void check_gated(const struct fixture_backend *f, const struct matrix *w,
         gate[i] = fixture_nans(size);
     }
     gate_apart(&f->b, h[0], gate[0], x, norm, w, n);
-    linear_gated(&f->b, gate[1], &w[0].mat, &w[1].mat, (struct input){x, *norm, h[1]}, n);
+    struct gated g = {.y = gate[1], .gate = &w[0].mat, .up = &w[1].mat};
+    linear_gated(&f->b, &g, 1, ACTIVATION_SILU, (struct input){x, *norm, h[1]}, n);
     CHECK_MSG(fixture_same(h[0], h[1], n * cols + 1) && fixture_same(gate[0], gate[1], size + 1),
               "%s, %s %d and %s %d bits, %zu tokens", f->b.level, w[0].name, w[0].mat.bits,
               w[1].name, w[1].mat.bits, n);
@@ -322,8 +243,9 @@ static void check_gates(const struct gates *g, const struct backend *b, size_t f
     float *y = fixture_nans(size);
     put_guards(b, own);
     atomic_store(&kernel_asked, false);
-    linear_gated(b, y, &g->w[0].mat, &g->w[1].mat, (struct input){.x = g->x}, n);
-    bool asked = atomic_load(&kernel_asked) || b->blas;
+    struct gated gate = {.y = y, .gate = &g->w[0].mat, .up = &g->w[1].mat};
+    linear_gated(b, &gate, 1, ACTIVATION_SILU, (struct input){.x = g->x}, n);
+    bool asked = atomic_load(&kernel_asked) || b->blas || g->w[0].mat.format->decode_rows;
     for (size_t i = 0; i < size; i++) wrong += !(fabs(y[i] - g->want[i]) <= g->bound[i]);
     size_t broken = broken_guards(b, asked ? floats : own);
     CHECK_MSG(!wrong && isnan(y[size]) && !broken,
@@ -374,6 +296,9 @@ static void test_scratch_of_gates(void) {
         open_gates(&g, matrix_plain(DTYPE_F32, rows, cols, 1),
                    matrix_affine(3, 32, DTYPE_F32, rows, cols));
         over_backends(g);
+        open_gates(&g, matrix_transposed(DTYPE_BF16, rows, cols, rows),
+                   matrix_transposed(DTYPE_F32, rows, cols, rows + 3));
+        over_backends(g);
         if (i == 2) continue;
         open_gates(&g, matrix_affine(4, 32, DTYPE_F16, rows, cols),
                    matrix_affine(4, 32, DTYPE_F16, rows, cols));
@@ -395,7 +320,7 @@ static void check_embed(struct matrix w) {
         struct fixture_backend f;
         fixture_open(&f, thread_counts[t], NULL, 1);
         float *x = fixture_nans(N * cols);
-        embed(&f.b, x, &w.mat, ids, N);
+        embed(&f.b, x, &w.mat, 1, ids, N);
         size_t wrong = 0;
         for (size_t i = 0; i < N * cols; i++) {
             size_t at = (size_t)ids[i / cols] * cols + i % cols;

@@ -52,7 +52,8 @@ static void test_sound(void) {
     struct error e;
     start();
     CHECK(open_file(&m, &e) && m.weights.names == WEIGHTS_HUGGING_FACE);
-    CHECK(m.rope.layout == ROPE_HALF && m.rope.dim == 16 && m.spec.tied == 0);
+    CHECK(m.ropes[ROTARY_GLOBAL].layout == ROPE_HALF && m.ropes[ROTARY_GLOBAL].dim == 16 &&
+          m.spec.tied == 0);
     size_t layer = 64 * 64 + 2 * 32 * 64 + 64 * 64 + 3 * 64 * 192 + 2 * 64;
     size_t values = 2 * 203 * 64 + 64 + 2 * layer;
     CHECK(model_parameters(&m) == values);
@@ -76,14 +77,14 @@ static void test_meta_names(void) {
     tiny_drop(&file);
     tiny_make(&file, &t, 4);
     CHECK(open_file(&m, &e) && m.weights.names == WEIGHTS_META);
-    CHECK(m.rope.layout == ROPE_INTERLEAVED);
+    CHECK(m.ropes[ROTARY_GLOBAL].layout == ROPE_INTERLEAVED);
     model_close(&m);
     edit_config("{", "{\"rope_traditional\": false, ");
-    CHECK(open_file(&m, &e) && m.rope.layout == ROPE_HALF);
+    CHECK(open_file(&m, &e) && m.ropes[ROTARY_GLOBAL].layout == ROPE_HALF);
     model_close(&m);
     start();
     edit_config("{", "{\"rope_traditional\": true, ");
-    CHECK(open_file(&m, &e) && m.rope.layout == ROPE_INTERLEAVED);
+    CHECK(open_file(&m, &e) && m.ropes[ROTARY_GLOBAL].layout == ROPE_INTERLEAVED);
     model_close(&m);
     edit_config("\"vocab_size\": 203", "\"vocab_size\": -1");
     edit_config("\"intermediate_size\": 192, ", "");
@@ -191,8 +192,7 @@ static void change_plane(const char *name, enum dtype dtype, size_t rows, size_t
 
 static void test_affine_that_does_not_fit(void) {
     change_plane(Q ".scales", DTYPE_F16, 64, 1); /* group 64 against offsets of 32 */
-    check_refused(STATUS_MODEL,
-                  "expected [64, 64], found u32 [64, 8] with scales f16 [64, 1]");
+    check_refused(STATUS_MODEL, "expected [64, 64], found u32 [64, 8] with scales f16 [64, 1]");
     change_plane(Q ".scales", DTYPE_F16, 64, 3);
     check_refused(STATUS_MODEL, "scales f16 [64, 3]");
     change_plane(Q ".scales", DTYPE_F16, 63, 2);

@@ -1,31 +1,8 @@
-/* Rope and residual against their formulas in double, and tables of rope frequencies against those
- * of transformers. Norms are in test_norm.c, products in test_linear.c, attention in test_attend.c.
- */
+/* Rope against its formula in double, and tables of rope frequencies against those of
+ * transformers. */
 #include "model/rotary.h"
-#include "ops/residual.h"
 #include "ops/rope.h"
 #include "work.h"
-
-static const size_t shapes[][2] = {{1, 1}, {3, 7}, {1, 4096}, {33, 64}, {50, 2050}};
-enum { SHAPES = 5 };
-
-/* --- the residual ----------------------------------------------------------------------------- */
-
-static float *check_add(const struct work *w) {
-    size_t count = w->n * w->dim, wrong = 0;
-    float *x = fixture_values(count, 3), *y = fixture_values(count, 3), *sum = fixture_nans(count);
-    memcpy(sum, x, count * sizeof *x);
-    residual_add(w->b, sum, y, w->n, w->dim);
-    for (size_t i = 0; i < count; i++) wrong += sum[i] != x[i] + y[i];
-    CHECK_MSG(!wrong, "%zu sums are wrong", wrong);
-    free(x);
-    free(y);
-    return sum;
-}
-
-static void test_residual(void) {
-    for (int i = 0; i < SHAPES; i++) work_everywhere(check_add, shapes[i][0], shapes[i][1]);
-}
 
 /* --- rope ------------------------------------------------------------------------------------- */
 
@@ -251,7 +228,7 @@ static void test_rotary_tables(void) {
         float freq[17];
         freq[tables[i].dim / 2] = NAN;
         struct rope r = {.freq = freq, .dim = tables[i].dim};
-        rotary_fill(&r, &tables[i].s);
+        rotary_fill(&r, &tables[i].s, ROTARY_GLOBAL);
         CHECK_MSG(fabs(r.scale - tables[i].scale) < 1e-7, "%s: scale %.9g", tables[i].name,
                   r.scale);
         for (size_t k = 0; k < r.dim / 2; k++) {
@@ -264,7 +241,6 @@ static void test_rotary_tables(void) {
 }
 
 int main(void) {
-    check_run("residual", test_residual);
     check_run("rope", test_rope);
     check_run("growing queries", test_growing_queries);
     check_run("rotary tables", test_rotary_tables);
