@@ -85,11 +85,18 @@ static bool settle_gemma2(struct spec *s, const struct config *c, struct error *
 }
 
 static bool settle_gemma3(struct spec *s, const struct config *c, struct error *e) {
+    s->score_softcap = 0; /* what its config has is not used: norms do the same */
     return settle_gemma(s, c, e) && mix_windows(s, c, 6, e);
 }
 
 static bool settle_cohere(struct spec *s, const struct config *c, struct error *e) {
     return read_qk_norm(s, c, "use_qk_norm", SPEC_QK_NORM_HEADS, e);
+}
+
+/* Rope is stretched in layers without window alone. */
+static bool settle_olmo3(struct spec *s, const struct config *c, struct error *e) {
+    if (!s->rope_local_theta) s->rope_local_theta = s->rope_theta;
+    return mix_windows(s, c, 4, e);
 }
 
 static bool settle_cohere2(struct spec *s, const struct config *c, struct error *e) {
@@ -152,11 +159,10 @@ static bool settle_falcon(struct spec *s, const struct config *c, struct error *
     return true;
 }
 
-/* Feed-forward blocks without experts: every so many-th layer has them, but those in a list. */
-static bool settle_qwen_moe(struct spec *s, const struct config *c, struct error *e) {
+/* Every so many-th layer has experts, but those in a list. */
+static bool sparse_layers(struct spec *s, const struct config *c, struct error *e) {
     double step = 1;
     int dense[64], count = 0;
-    if (!late_windows(s, c, e)) return false;
     if (!config_number(c, "decoder_sparse_step", 1, 1 << 20, true, &step, e)) return false;
     if (!config_ids(c, "mlp_only_layers", dense, 64, &count, e)) return false;
     for (size_t i = 0; i < s->layers; i++) {
@@ -168,8 +174,20 @@ static bool settle_qwen_moe(struct spec *s, const struct config *c, struct error
     return true;
 }
 
-/* The first layers have no experts. A softmax over so long a text is sharpened as the table of rope
- * is stretched. */
+static bool settle_qwen2_moe(struct spec *s, const struct config *c, struct error *e) {
+    return late_windows(s, c, e) && sparse_layers(s, c, e);
+}
+
+/* The window is one of all layers. */
+static bool settle_qwen3_moe(struct spec *s, const struct config *c, struct error *e) {
+    int used = 0;
+    if (!config_flag(c, "use_sliding_window", &used, e)) return false;
+    if (!used) s->window = 0;
+    for (size_t i = 0; i < s->layers; i++) s->layer[i].windowed = s->window > 0;
+    return sparse_layers(s, c, e);
+}
+
+/* The first layers have no experts. */
 static bool settle_deepseek(struct spec *s, const struct config *c, struct error *e) {
     double first = 0, step = 1, shared = 0;
     if (!config_number(c, "first_k_dense_replace", 0, 1 << 20, true, &first, e)) return false;
@@ -179,10 +197,6 @@ static bool settle_deepseek(struct spec *s, const struct config *c, struct error
     for (size_t i = 0; i < s->layers; i++) {
         s->layer[i].experts = s->experts && (double)i >= first && i % (size_t)step == 0;
     }
-    if (s->rope_kind != SPEC_ROPE_DEFAULT && s->rope_mscale_all_dim && s->rope_factor > 1) {
-        double sharper = 0.1 * s->rope_mscale_all_dim * log(s->rope_factor) + 1;
-        s->attention_scale *= sharper * sharper;
-    }
     return true;
 }
 
@@ -191,6 +205,7 @@ static bool settle_deepseek2(struct spec *s, const struct config *c, struct erro
     int method = s->expert_groups > 0;
     if (!config_choice(c, "topk_method", words, &method, e)) return false;
     if (method == 0) s->expert_groups = 0;
+    s->renormalize = 0; /* whatever norm_topk_prob says: transformers never does */
     return settle_deepseek(s, c, e);
 }
 
@@ -249,7 +264,7 @@ static const struct arch rows[] = {
     {.model_type = "qwen2_moe",
      .title = "Qwen 1.5 and 2 with experts",
      .spec = {.qkv_bias = 1, .o_plain = 1, .shared_router = 1},
-     .settle = settle_qwen_moe},
+     .settle = settle_qwen2_moe},
     {.model_type = "qwen3",
      .title = "Qwen 3",
      .spec = {.qk_norm = SPEC_QK_NORM_HEAD},
@@ -257,13 +272,17 @@ static const struct arch rows[] = {
     {.model_type = "qwen3_moe",
      .title = "Qwen 3 with experts",
      .spec = {.qk_norm = SPEC_QK_NORM_HEAD},
-     .settle = settle_qwen_moe},
+     .settle = settle_qwen3_moe},
     {.model_type = "olmo",
      .title = "OLMo",
      .spec = {.norm_kind = SPEC_NORM_LAYER, .norm_plain = 1, .norm_eps = 1e-5}},
     {.model_type = "olmo2",
      .title = "OLMo 2",
      .spec = {.norms = SPEC_NORMS_POST, .qk_norm = SPEC_QK_NORM_ALL}},
+    {.model_type = "olmo3",
+     .title = "OLMo 3",
+     .spec = {.norms = SPEC_NORMS_POST, .qk_norm = SPEC_QK_NORM_ALL},
+     .settle = settle_olmo3},
     {.model_type = "olmoe", .title = "OLMoE", .spec = {.qk_norm = SPEC_QK_NORM_ALL}},
     {.model_type = "gpt2",
      .title = "GPT-2",
@@ -336,11 +355,12 @@ static const struct arch rows[] = {
      .settle = settle_exaone4},
     {.model_type = "deepseek_v2",
      .title = "DeepSeek V2",
-     .spec = {.rope_traditional = 1},
+     .spec = {.rope_traditional = 1, .sharpened = 1},
      .settle = settle_deepseek2},
     {.model_type = "deepseek_v3",
      .title = "DeepSeek V3 and R1",
      .spec = {.rope_traditional = 1,
+              .sharpened = 1,
               .expert_score = MOE_SIGMOID,
               .group_best = 2,
               .renormalize = 1,
@@ -380,5 +400,6 @@ bool arch_find(const struct arch **arch, const struct config *c, struct error *e
 }
 
 bool arch_read(const struct arch *arch, struct spec *s, const struct config *c, struct error *e) {
-    return spec_read(s, c, &arch->spec, e) && (!arch->settle || arch->settle(s, c, e));
+    return spec_read(s, c, &arch->spec, e) && (!arch->settle || arch->settle(s, c, e)) &&
+           spec_settle(s, c, e);
 }

@@ -10,7 +10,8 @@ struct arch {
     const char *title;      /* for people */
     struct spec spec;       /* what its config leaves unsaid; 0: nothing to say */
 
-    /* Numbers that follow from others in a way of its own; NULL: none do. */
+    /* Numbers that only its config has, or that follow from others in a way of its own, before
+     * spec_settle; NULL: none. */
     bool (*settle)(struct spec *s, const struct config *c, struct error *e);
 };
 

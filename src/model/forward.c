@@ -43,17 +43,10 @@ static void add_block(struct run *r, float *y, const float *weight, size_t n) {
 
 /* q, k, v = W y */
 static void project(struct run *r, const struct layer *l, struct input y, size_t n) {
-    const struct backend *b = &r->backend;
-    const struct spec *s = &r->model->spec;
-    size_t queries = s->heads * s->head_dim, keys = s->kv_heads * s->head_dim;
-    linear(b,
+    linear(&r->backend,
            (struct linear[]){
                {r->q, &l->wq, l->q_bias}, {r->k, &l->wk, l->k_bias}, {r->v, &l->wv, l->v_bias}},
            3, y, n);
-    if (s->qkv_clip == 0) return;
-    scale_clip(b, r->q, n * queries, (float)s->qkv_clip);
-    scale_clip(b, r->k, n * keys, (float)s->qkv_clip);
-    scale_clip(b, r->v, n * keys, (float)s->qkv_clip);
 }
 
 /* The same by way of short vectors: c = norm(Wa y), keys and values = Wb c, what turns of a key
@@ -93,6 +86,15 @@ static void norm_queries_and_keys(struct run *r, const struct layer *l, size_t n
     }
 }
 
+static void clip(struct run *r, size_t n) {
+    const struct spec *s = &r->model->spec;
+    float limit = (float)s->qkv_clip;
+    if (limit == 0) return;
+    scale_clip(&r->backend, r->q, n * s->heads * s->head_dim, limit);
+    scale_clip(&r->backend, r->k, n * s->kv_heads * s->head_dim, limit);
+    scale_clip(&r->backend, r->v, n * s->kv_heads * s->value_dim, limit);
+}
+
 /* With y = norm(x): h = Wo attend(rope(Wq y), cache + rope(Wk y), cache + Wv y) */
 static void attention(struct run *r, size_t layer, size_t n, size_t pos) {
     const struct backend *b = &r->backend;
@@ -114,6 +116,7 @@ static void attention(struct run *r, size_t layer, size_t n, size_t pos) {
     else
         project(r, l, y, n);
     norm_queries_and_keys(r, l, n);
+    clip(r, n);
     if (kind->rotates && rope->rope) {
         rope_apply(b, rope->rope, rope->angles, r->q, n, s->heads, s->head_dim);
         rope_apply(b, rope->rope, rope->angles, r->k, n, s->kv_heads, s->head_dim);
@@ -154,8 +157,8 @@ static void mixture(struct run *r, const struct layer *l, size_t n) {
                    l->expert_up_bias, l->expert_down_bias},
     };
     if (s->shared_hidden) {
-        m.shared =
-            (struct moe_ffn){.gate = &l->shared_gate, .up = &l->shared_up, .down = &l->shared_down};
+        m.shared = (struct moe_ffn){&l->shared_gate,     &l->shared_up,     &l->shared_down,
+                                    l->shared_gate_bias, l->shared_up_bias, l->shared_down_bias};
         m.shared_router = s->shared_router ? &l->shared_router : NULL;
     }
     moe(&r->backend, &m, &r->moe, r->f, block_input(r, r->h, l->ffn_norm, l->ffn_norm_bias), n);

@@ -58,9 +58,15 @@ bool rotary_has(const struct spec *s, enum rotary_table table) {
     return table == ROTARY_GLOBAL || s->rope_kind == SPEC_ROPE_LONG;
 }
 
+/* The dimensions that turn, as frequencies count them: odd where the last pair has one to spare. */
+static double turning(const struct rope *r, const struct spec *s) {
+    double dim = floor((double)s->head_dim * s->rope_partial);
+    return s->kv_rank || dim < 1 ? (double)r->dim : dim;
+}
+
 void rotary_fill(struct rope *r, const struct spec *s, enum rotary_table table) {
     bool local = table == ROTARY_LOCAL;
-    double dim = (double)r->dim, theta = local ? s->rope_local_theta : s->rope_theta;
+    double dim = turning(r, s), theta = local ? s->rope_local_theta : s->rope_theta;
     int kind = local ? SPEC_ROPE_DEFAULT : s->rope_kind;
     const float *divisors = table == ROTARY_LONG ? s->rope_long : s->rope_short;
     r->scale = 1;

@@ -92,13 +92,13 @@ static bool settle_heads(struct spec *s, const struct config *c, struct error *e
     if (!s->head_dim) s->head_dim = s->dim / s->heads;
     if (!s->value_dim) s->value_dim = s->head_dim;
     if (!s->kv_rank) s->rope_dim = (size_t)((double)s->head_dim * s->rope_partial);
+    s->rope_dim += s->rope_dim % 2; /* whole pairs */
     if (!s->query_scalar) s->query_scalar = (double)s->head_dim;
     if (!s->attention_scale) s->attention_scale = 1 / sqrt(s->query_scalar);
-    if (s->rope_dim % 2 == 0) return true;
+    if (s->rope_dim <= s->head_dim) return true;
     return fail(e, STATUS_MODEL,
-                "%s: heads of %zu dimensions, of which %zu turn; rope turns pairs, so it must be "
-                "even",
-                c->where, s->head_dim, s->rope_dim);
+                "%s: heads of %zu dimensions; rope turns pairs, so it must be even", c->where,
+                s->head_dim);
 }
 
 static bool settle_latent(struct spec *s, const struct config *c, struct error *e) {
@@ -179,6 +179,10 @@ static bool settle_rope(struct spec *s, const struct config *c, struct error *e)
         return fail(e, STATUS_MODEL, "%s: rope scaling '%s' needs original_max_position_embeddings",
                     c->where, kind);
     }
+    if (s->sharpened && s->rope_kind != SPEC_ROPE_DEFAULT && s->rope_factor > 1) {
+        double sharper = 0.1 * s->rope_mscale_all_dim * log(s->rope_factor) + 1;
+        s->attention_scale *= sharper * sharper;
+    }
     if (s->rope_kind >= SPEC_ROPE_LONG) return settle_long_rope(s, c, e);
     if (s->rope_kind != SPEC_ROPE_LLAMA3) return true;
     if (s->rope_low_freq_factor > 0 && s->rope_high_freq_factor > s->rope_low_freq_factor)
@@ -206,11 +210,14 @@ bool spec_read(struct spec *s, const struct config *c, const struct spec *family
     for (int i = 0; i < ROWS; i++) {
         if (!read_row(s, &rows[i], c, family, e)) return false;
     }
-    if (!check_rope(c, e) || !settle_latent(s, c, e) || !settle_heads(s, c, e)) return false;
-    if (!settle_rope(s, c, e) || !settle_experts(s, c, e)) return false;
     settle_activation(s);
     settle_layers(s);
-    return true;
+    return check_rope(c, e);
+}
+
+bool spec_settle(struct spec *s, const struct config *c, struct error *e) {
+    return settle_latent(s, c, e) && settle_heads(s, c, e) && settle_rope(s, c, e) &&
+           settle_experts(s, c, e);
 }
 
 struct moe_choice spec_choice(const struct spec *s) {

@@ -49,11 +49,15 @@ struct spec {
 };
 
 /* Reads and checks every row. What the file does not say is as in family, where that is not 0, else
- * as in the table. Members that follow from others (kv_heads, head_dim, attention_scale, ...) are
- * filled; hidden, vocab and context stay 0 for model_open to settle. A number that must be there
- * and is not, or is out of range, or does not fit the others, is refused by its name. The layers
- * are alike: with the window and with experts if there are any, and turned by rope. */
+ * as in the table. A number that must be there and is not, or is out of range, is refused by its
+ * name. The layers are alike: with the window and with experts if there are any, and turned by
+ * rope. */
 bool spec_read(struct spec *s, const struct config *c, const struct spec *family, struct error *e);
+
+/* Fills what follows from other members (kv_heads, head_dim, attention_scale, ...) and refuses
+ * those that do not fit each other; hidden, vocab and context may stay 0, for model_open to settle.
+ */
+bool spec_settle(struct spec *s, const struct config *c, struct error *e);
 
 /* How the experts of a token are chosen. */
 struct moe_choice spec_choice(const struct spec *s);

@@ -189,7 +189,7 @@ static bool read_spec(struct spec *s, const char *text, struct error *e) {
     struct config c = open_text(text);
     *s = (struct spec){0};
     static const struct spec none;
-    bool ok = spec_read(s, &c, &none, e);
+    bool ok = spec_read(s, &c, &none, e) && spec_settle(s, &c, e);
     config_close(&c);
     return ok;
 }
