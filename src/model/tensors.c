@@ -13,6 +13,7 @@ static const struct tensors_prefix prefixes[] = {
     {"transformer.", "transformer.h.%zu."},
     {"", "h.%zu."},
     {"gpt_neox.", "gpt_neox.layers.%zu."},
+    {"model.", "model.h.%zu."},
     {"language_model.model.", "language_model.model.layers.%zu."},
     {"model.language_model.", "model.language_model.layers.%zu."},
 };

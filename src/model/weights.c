@@ -136,6 +136,14 @@ static size_t rows_of(const struct each *each, enum slot_id id) {
     return place.whole || place.transposed ? rows : rows / 2; /* gate and up in one */
 }
 
+/* MLX has turned around what its source stores transposed; queries, keys and values in one tensor,
+ * which is never square, tell. */
+static void settle_transposed(const struct each *each, struct spec *s) {
+    struct tensors_place place;
+    const struct array *a = s->transposed ? find_first(each, SLOT_wq, &place) : NULL;
+    if (a && place.transposed && a->shape[0] != s->dim && a->shape[1] == s->dim) s->transposed = 0;
+}
+
 bool weights_settle(struct weights *w, struct spec *s, const struct store *store, struct error *e) {
     struct each each = each_of(w, s, store);
     struct tensors_place place;
@@ -147,6 +155,7 @@ bool weights_settle(struct weights *w, struct spec *s, const struct store *store
             store->path);
     }
     w->names = each.t.meta ? WEIGHTS_META : WEIGHTS_HUGGING_FACE;
+    settle_transposed(&each, s);
     if (!s->vocab) s->vocab = rows_of(&each, SLOT_embed);
     if (!s->hidden && !s->layer[0].experts) s->hidden = rows_of(&each, SLOT_up);
     if (!s->context && s->positions) s->context = rows_of(&each, SLOT_positions);

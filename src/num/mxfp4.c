@@ -2,14 +2,18 @@
 
 #include <math.h>
 
+/* Both factors are exact, and so is their product. */
 static void decode(const struct mat *m, size_t row, float *out) {
     static const float values[] = {0,    0.5f,  1,  1.5f,  2,  3,  4,  6,
                                    -0.f, -0.5f, -1, -1.5f, -2, -3, -4, -6};
     const unsigned char *codes = m->plane[0] + row * m->stride[0];
     const unsigned char *scales = m->plane[1] + row * m->stride[1];
-    for (size_t i = 0; i < m->cols; i++) {
-        int e = scales[i / MXFP4_GROUP], code = i % 2 ? codes[i / 2] >> 4 : codes[i / 2] & 15;
-        out[i] = e == 255 ? NAN : ldexpf(values[code], e - 127);
+    for (size_t g = 0; g < m->cols / MXFP4_GROUP; g++) {
+        float scale = scales[g] == 255 ? NAN : ldexpf(1, scales[g] - 127);
+        for (int i = 0; i < MXFP4_GROUP; i += 2, out += 2, codes++) {
+            out[0] = scale * values[*codes & 15];
+            out[1] = scale * values[*codes >> 4];
+        }
     }
 }
 
