@@ -26,6 +26,13 @@ void config_close(struct config *c) {
     c->root = NULL;
 }
 
+struct config config_inner(const struct config *c, const char *name) {
+    struct config inner = *c;
+    cJSON *object = cJSON_GetObjectItemCaseSensitive(c->root, name);
+    if (cJSON_IsObject(object)) inner.root = object;
+    return inner;
+}
+
 /* Follows one dotted path of `length` characters. */
 static const cJSON *follow(const cJSON *node, const char *path, size_t length) {
     while (node && length) {

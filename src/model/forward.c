@@ -61,12 +61,13 @@ static void project_latent(struct run *r, const struct layer *l, struct input y,
     if (s->q_rank) from_y[2] = (struct linear){r->q_latent, &l->q_a, l->q_a_bias};
     linear(b, from_y, 3, y, n);
     if (s->q_rank) {
-        struct norm norm = norm_of(s, l->q_a_norm, NULL);
+        struct norm norm = {NORM_RMS, l->q_a_norm, NULL, (float)s->latent_eps};
         linear(b, &(struct linear){r->q, &l->q_b, NULL}, 1,
                (struct input){r->q_latent, norm, r->q_latent}, n);
     }
+    struct norm norm = {NORM_RMS, l->kv_a_norm, NULL, (float)s->latent_eps};
     linear(b, (struct linear[]){{r->k_nope, &l->k_b, NULL}, {r->v, &l->v_b, NULL}}, 2,
-           (struct input){r->kv_latent, norm_of(s, l->kv_a_norm, NULL), r->kv_latent}, n);
+           (struct input){r->kv_latent, norm, r->kv_latent}, n);
     latent_keys(b, &shape, r->k, r->k_nope, r->k_rope, n);
 }
 

@@ -22,12 +22,16 @@ static bool add_ends(struct model *m, const struct config *c, struct error *e) {
     return true;
 }
 
-/* What model_open learns from the main config. */
+/* What model_open learns from the main config. One of a model that sees images too has the numbers
+ * of its text model in an object of their own. */
 static bool read_config(struct model *m, const struct config *c, struct error *e) {
     double bos = -1;
-    if (!arch_find(&m->arch, c, e) || !arch_read(m->arch, &m->spec, c, e)) return false;
-    if (!config_number(c, "bos_token_id", 0, 1 << 30, true, &bos, e) || !add_ends(m, c, e))
+    struct config text = config_inner(c, "text_config");
+    if (!arch_find(&m->arch, &text, e) || !arch_read(m->arch, &m->spec, &text, e)) return false;
+    if (!config_number(c, "bos_token_id text_config.bos_token_id", 0, 1 << 30, true, &bos, e) ||
+        !add_ends(m, &text, e) || !add_ends(m, c, e)) {
         return false;
+    }
     m->bos = (int)bos;
     return true;
 }

@@ -8,14 +8,14 @@
 #include "num/transposed.h"
 
 static const struct tensors_prefix prefixes[] = {
-    {"model.", "model.layers.%zu."},
-    {"", "layers.%zu."},
-    {"transformer.", "transformer.h.%zu."},
-    {"", "h.%zu."},
-    {"gpt_neox.", "gpt_neox.layers.%zu."},
-    {"model.", "model.h.%zu."},
-    {"language_model.model.", "language_model.model.layers.%zu."},
-    {"model.language_model.", "model.language_model.layers.%zu."},
+    {"", "model.", "model.layers.%zu."},
+    {"", "", "layers.%zu."},
+    {"", "transformer.", "transformer.h.%zu."},
+    {"", "", "h.%zu."},
+    {"", "gpt_neox.", "gpt_neox.layers.%zu."},
+    {"", "model.", "model.h.%zu."},
+    {"language_model.", "language_model.model.", "language_model.model.layers.%zu."},
+    {"model.language_model.", "model.language_model.", "model.language_model.layers.%zu."},
 };
 enum { PREFIXES = sizeof prefixes / sizeof *prefixes };
 
@@ -177,6 +177,10 @@ static bool look(struct tensors_place *place, const struct tensors *t,
     return place->array != NULL;
 }
 
+bool tensors_in_root(const struct tensors *t, const char *name) {
+    return strncmp(name, t->prefix->root, strlen(t->prefix->root)) == 0;
+}
+
 static void start_of(char start[TENSORS_NAME_BYTES], const struct tensors *t,
                      const struct tensors_slot *slot, size_t layer) {
     if (slot->in_layer)
@@ -193,6 +197,7 @@ void tensors_find(struct tensors_place *place, const struct tensors *t,
     start_of(start, t, slot, layer);
     for (int i = 0; next_word(&names, &w); i++) {
         if (look(place, t, slot, start, &w, item)) return;
+        if (!slot->in_layer && look(place, t, slot, t->prefix->root, &w, item)) return;
         if (!slot->in_layer && look(place, t, slot, "", &w, item)) return;
         if (i <= t->meta) usual = w;
     }

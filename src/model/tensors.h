@@ -9,9 +9,10 @@
 
 enum { TENSORS_NAME_BYTES = 160 };
 
-/* What stands before the names: "model." and, of a layer, "model.layers.%zu.". */
+/* What stands before the names: "model." and, of a layer, "model.layers.%zu.". Where the text model
+ * is a part of a larger one, root is before all its tensors; else it is "". */
 struct tensors_prefix {
-    const char *model, *layer;
+    const char *root, *model, *layer;
 };
 
 /* The tensors of one model. */
@@ -52,6 +53,9 @@ struct tensors_place {
  * are Meta's: the second of the words. False if none is there. */
 bool tensors_open(struct tensors *t, const struct store *store, const struct spec *s,
                   const char *names);
+
+/* Whether a tensor is one of the text model, as far as its name tells. */
+bool tensors_in_root(const struct tensors *t, const char *name);
 
 /* Number `item` under the first of a slot's names that is there. If none is, place->name is the one
  * that should be. */

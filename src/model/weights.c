@@ -296,7 +296,8 @@ static bool check_unknown(struct each *each) {
     const struct store *store = each->t.store;
     for (size_t i = 0; i < store->count; i++) {
         const char *name = store->arrays[i].name;
-        if (each->used[i] || is_table(name) || is_extra(each, name)) continue;
+        bool other = is_table(name) || is_extra(each, name) || !tensors_in_root(&each->t, name);
+        if (each->used[i] || other) continue;
         if (!unknown) {
             fail(each->e, STATUS_MODEL,
                  "%s holds tensors that its family has no place for:", store->path);
