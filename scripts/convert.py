@@ -44,8 +44,11 @@ from hf_folder import FILES, has_weights, read_folder
 from llama2c_file import is_llama2c, read_llama2c
 from meta_folder import is_meta_folder, read_meta_folder
 
-FAMILIES = ("llama", "mistral")  # the model_types that nibble runs
-ROPE_KINDS = ("default", "linear", "llama3", "yarn")
+FAMILIES = ("llama", "mistral", "ministral3", "mixtral", "gemma", "gemma2", "gemma3_text", "phi",
+            "phi3", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "olmo", "olmo2", "olmoe", "gpt2",
+            "gpt_neox", "falcon", "stablelm", "starcoder2", "smollm3", "granite", "cohere",
+            "cohere2", "glm4", "exaone4", "deepseek_v2", "deepseek_v3", "gpt_oss")
+ROPE_KINDS = ("default", "linear", "llama3", "yarn", "longrope")
 UNUSED = (".rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias")  # endings of tensors to drop
 
 FLOATS = {"F16": "<f2", "BF16": "<V2", "F32": "<f4", "F64": "<f8"}

@@ -97,20 +97,20 @@ def settle_mistral3(model):
 
 
 def expert_width(model, part, key):
-    """The number of rows of an expert's matrix, which not every file says in its metadata."""
+    """What goes into an expert's last matrix, which not every file says in its metadata."""
     for name, array in model.tensors.items():
         if name.endswith(f".{part}.weight") and len(array.shape) > 1:
-            model.config[key] = array.shape[-2]
+            model.config[key] = array.shape[-1]
 
 
 def settle_moe(model):
-    expert_width(model, "ffn_gate_exps", "moe_intermediate_size")
-    expert_width(model, "ffn_gate_shexp", "shared_expert_intermediate_size")
+    expert_width(model, "ffn_down_exps", "moe_intermediate_size")
+    expert_width(model, "ffn_down_shexp", "shared_expert_intermediate_size")
     model.config.update(decoder_sparse_step=1, mlp_only_layers=[])
 
 
 def settle_olmoe(model):
-    expert_width(model, "ffn_gate_exps", "intermediate_size")
+    expert_width(model, "ffn_down_exps", "intermediate_size")
 
 
 def gemma_scale(model, largest_layers):
@@ -156,6 +156,11 @@ def settle_stablelm(model):
     model.get("use_parallel_residual")  # llama.cpp too looks for the second norm instead
     model.config["use_parallel_residual"] = not model.holds("ffn_norm.weight")
     model.config["use_qkv_bias"] = model.holds("attn_q.bias")
+    model.config["qk_layernorm"] = model.holds("attn_q_norm.weight")
+
+
+def settle_glm4(model):
+    model.config["attention_bias"] = model.holds("attn_q.bias")
 
 
 def settle_granite(model):
@@ -187,28 +192,6 @@ def settle_gpt_oss(model):
         model.config["rope_scaling"]["truncate"] = False
 
 
-def kv_b(model, layer, name):
-    """kv_b_proj of DeepSeek from the two that llama.cpp makes of it: for each head its keys' rows,
-    which lie transposed, and its values' rows. Transposing takes numbers, so they become f32."""
-    keys, values = (model.tensors.pop(f"blk.{layer}.{part}.weight") for part in
-                    ("attn_k_b", "attn_v_b"))
-    if len(keys.shape) != 3 or len(values.shape) != 3 or (keys.shape[0], keys.shape[1]) != (
-            values.shape[0], values.shape[2]):
-        model.fail(f"has attn_k_b and attn_v_b of shapes that do not fit in layer {layer}")
-    heads, rank, dim = keys.shape
-
-    def one(array, head):
-        return all_values(take_rows(array, name, [(head, 1)], array.shape[1:]))
-
-    def pieces():
-        for head in range(heads):
-            yield np.ascontiguousarray(one(keys, head).T)
-            yield one(values, head)
-
-    return f32_array(Blocks(name, keys.path, FORMATS[0],
-                            (heads * (dim + values.shape[1]), rank), None), pieces)
-
-
 def settle_deepseek2(model):
     config, rotary = model.config, model.needs("rope.dimension_count")
     key, value = (model.needs(f"attention.{part}_length") for part in ("key", "value"))
@@ -223,16 +206,37 @@ def settle_deepseek2(model):
     config["topk_method"] = ("noaux_tc" if sigmoid else "group_limited_greedy"
                              if config.get("n_group", 1) > 1 else "greedy")
     config["scoring_func"] = "sigmoid" if sigmoid else "softmax"
-    expert_width(model, "ffn_gate_exps", "moe_intermediate_size")
+    expert_width(model, "ffn_down_exps", "moe_intermediate_size")
     multiplier = model.number("rope.scaling.yarn_log_multiplier", 0)
     if multiplier and "rope_scaling" in config:
         mscale = float(f"{multiplier * 10:.6g}")
         config["rope_scaling"].update(mscale=mscale, mscale_all_dim=mscale)
-    for layer in range(model.layers()):
-        if f"blk.{layer}.attn_k_b.weight" in model.tensors and (
-                f"blk.{layer}.attn_v_b.weight" in model.tensors):
-            name = f"model.layers.{layer}.self_attn.kv_b_proj.weight"
-            model.made.append(kv_b(model, layer, name))
+
+
+def of_heads(model, array):
+    """The sizes of an array of heads of DeepSeek, (heads, rows, columns)."""
+    if len(array.shape) != 3:
+        model.fail(f"has {array.name} of the shape {array.shape}, which should be one matrix for "
+                   "each head")
+    return array.shape
+
+
+def latent_keys(model, array, layer):
+    """What makes the keys of each head, which lies transposed. Turning it takes numbers, so it
+    becomes f32."""
+    (heads, rank, dim), name = of_heads(model, array), f"{layer}self_attn.k_b_proj.weight"
+
+    def pieces():
+        for head in range(heads):
+            one = take_rows(array, name, [(head, 1)], array.shape[1:])
+            yield np.ascontiguousarray(all_values(one).T)
+
+    return [f32_array(Blocks(name, array.path, FORMATS[0], (heads * dim, rank), None), pieces)]
+
+
+def latent_values(model, array, layer):
+    heads, dim, rank = of_heads(model, array)
+    return [array._replace(name=f"{layer}self_attn.v_b_proj.weight", shape=(heads * dim, rank))]
 
 
 def grouped_qkv(model, array, layer):
@@ -306,11 +310,11 @@ ARCHITECTURES = {
                      {**LLAMA, **QK_NORMS}, settle=settle_cohere),
     "cohere2": Row("cohere2", {**LAYER_NORM, **WINDOW, "logit_scale": "logit_scale"}, PAIRS, LLAMA,
                    settle=lambda model: by_layer(model, 4)),
-    "glm4": Row("glm4", RMS, {**PAIRS, "attention_bias": True},
+    "glm4": Row("glm4", RMS, PAIRS,
                 {**ENDS, **ATTENTION, "attn_norm": "input_layernorm",
                  "ffn_norm": "post_attention_layernorm", "ffn_up": "mlp.gate_up_proj",
                  "ffn_down": "mlp.down_proj", "post_attention_norm": "post_self_attn_layernorm",
-                 "post_ffw_norm": "post_mlp_layernorm"}),
+                 "post_ffw_norm": "post_mlp_layernorm"}, settle=settle_glm4),
     "phi2": Row("phi", LAYER_NORM, {"hidden_act": "gelu_new", "partial_rotary_factor": 1.0},
                 {**ENDS, **ATTENTION, "output_norm": "model.final_layernorm",
                  "attn_output": "self_attn.dense", "attn_norm": "input_layernorm",
@@ -320,12 +324,16 @@ ARCHITECTURES = {
                 {**ENDS, **NORMS, "attn_qkv": "self_attn.qkv_proj",
                  "attn_output": "self_attn.o_proj", "ffn_up": "mlp.gate_up_proj",
                  "ffn_down": "mlp.down_proj"}, settle=settle_phi3),
-    "stablelm": Row("stablelm", LAYER_NORM, {**SILU, "partial_rotary_factor": 1.0}, LLAMA,
-                    settle=settle_stablelm),
+    "stablelm": Row("stablelm", LAYER_NORM, {**SILU, "partial_rotary_factor": 1.0},
+                    {**LLAMA, **QK_NORMS}, settle=settle_stablelm),
     "starcoder2": Row("starcoder2", {**SHAPE, "attention.layer_norm_epsilon": "norm_epsilon"},
                       {"hidden_act": "gelu_pytorch_tanh", "use_bias": True},
                       {**ENDS, **ATTENTION, **NORMS, "ffn_up": "mlp.c_fc",
                        "ffn_down": "mlp.c_proj"}),
+    "gpt2": Row("gpt2", LAYER_NORM, {"hidden_act": "gelu_new"},
+                {**ENDS, **NORMS, "position_embd": "model.wpe",
+                 "attn_output": "self_attn.o_proj", "ffn_up": "mlp.fc1", "ffn_down": "mlp.fc2"},
+                rearrange={"attn_qkv": three_thirds}),
     "gptneox": Row("gpt_neox", {**LAYER_NORM, "use_parallel_residual": "use_parallel_residual"},
                    {"hidden_act": "gelu", "rotary_pct": 1.0, "use_parallel_residual": False},
                    {"token_embd": "gpt_neox.embed_in", "output_norm": "gpt_neox.final_layer_norm",
@@ -356,7 +364,8 @@ ARCHITECTURES = {
         "attn_kv_a_norm": "self_attn.kv_a_layernorm",
         "exp_probs_b.bias": "mlp.gate.e_score_correction_bias",
         **{key: name.replace("expert", "experts") for key, name in SHARED.items()}},
-        settle=settle_deepseek2),
+        settle=settle_deepseek2,
+        rearrange={"attn_k_b": latent_keys, "attn_v_b": latent_values}),
     "gpt-oss": Row("gpt_oss", {**EXPERTS, **WINDOW, "expert_count": "num_local_experts"},
                    {**SILU, "attention_bias": True}, {
         **ENDS, **ATTENTION, "attn_norm": "input_layernorm",

@@ -9,6 +9,7 @@ from gguf_arch import ARCHITECTURES
 from gguf_blocks import all_values, minus_one, take_rows
 
 MAX_FACTORS = 1 << 14   # of rope, one for each pair of a head's dimensions
+MAX_FACTOR, MAX_CONTEXT = 1e6, 1 << 26  # as nibble has them
 MAX_SIZES = {"block_count": 4096, "attention.head_count": 4096}  # as nibble has them
 MAX_EXPERTS = 4096
 
@@ -24,7 +25,7 @@ class Model:
 
     def __init__(self, path, name, metadata, tensors):
         self.path, self.name, self.metadata, self.tensors = path, name, metadata, dict(tensors)
-        self.config, self.asked, self.made = {}, set(), []
+        self.config, self.asked = {}, set()
 
     def fail(self, why):
         raise Failure(f"{self.path} {why}")
@@ -92,22 +93,34 @@ def factors(model, name):
     return values
 
 
-def llama3_factors(dim, theta, factor):
-    """By what rope_type llama3 divides the frequencies: waves longer than the original context by
-    the factor, those shorter than a quarter of it by 1, and a blend of both in between."""
-    waves = 8192 * theta ** (-np.arange(0, dim, 2) / dim) / (2 * math.pi)
-    smooth = np.clip((waves - 1) / (4 - 1), 0, 1)
+def llama3_factors(turns, factor, original):
+    """By what rope_type llama3 divides frequencies that turn so often at each position: those that
+    turn less than once in the original context by the factor, those that do more than four times
+    by 1, and those in between by a blend of both."""
+    smooth = np.clip((original * turns - 1) / (4 - 1), 0, 1)
     return 1 / ((1 - smooth) / factor + smooth)
+
+
+def original_context(values, turns, factor):
+    """What the file does not say, from the divisor that is the most even blend; 8192 in most."""
+    smooth = (1 / values - 1 / factor) / (1 - 1 / factor)
+    even = np.abs(smooth - 0.5).argmin()
+    with np.errstate(over="ignore", divide="ignore"):
+        return round(min((1 + 3 * smooth[even]) / turns[even], MAX_CONTEXT))
 
 
 def llama3(model, values):
     factor, dim, theta = values.max(), model.head_dim(), model.config["rope_theta"]
-    if len(values) != dim // 2 or theta < 1 or not np.allclose(
-            values, llama3_factors(dim, theta, factor), rtol=1e-4, atol=0):
+    found = []
+    if len(values) == dim // 2 and theta >= 1 and 1 < factor <= MAX_FACTOR:
+        turns = theta ** (-np.arange(0, dim, 2) / dim) / (2 * math.pi)
+        found = [context for context in (8192, original_context(values, turns, factor))
+                 if np.allclose(values, llama3_factors(turns, factor, context), rtol=1e-4, atol=0)]
+    if not found:
         model.fail("scales its frequencies (rope_freqs.weight) by other numbers than Llama 3 does, "
                    "so it has no converter here")
     return {"rope_type": "llama3", "factor": float(factor), "low_freq_factor": 1.0,
-            "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
+            "high_freq_factor": 4.0, "original_max_position_embeddings": found[0]}
 
 
 def longrope(model, long, short):
@@ -159,7 +172,8 @@ def settle_rope(model, row):
         model.fail(f"turns {turned} of the {head} dimensions of a head; download it again")
     if turned and turned != head and model.name != "deepseek2":
         key = "rotary_pct" if "rotary_pct" in row.fixed else "partial_rotary_factor"
-        model.config[key] = turned / head
+        part = turned / head
+        model.config[key] = part if int(part * head) == turned else math.nextafter(part, 1)
     for key in ("attn_factor", "yarn_attn_factor", "yarn_ext_factor"):
         if f"rope.scaling.{key}" not in model.asked and model.number(f"rope.scaling.{key}", 1) != 1:
             model.fail(f"has the metadata {model.name}.rope.scaling.{key}, which has no converter "
@@ -217,6 +231,18 @@ def target_of(model, names, name, part, kind):
                       "place")
 
 
+def of_experts(model, array, targets):
+    """A matrix for each expert from an array of all, cut into as many as there are targets."""
+    if len(array.shape) != 3 or array.shape[0] > MAX_EXPERTS or array.shape[1] % len(targets):
+        model.fail(f"has {array.name} of the shape {array.shape}, which should be one matrix for "
+                   "each expert")
+    experts, rows, cols = array.shape
+    cut = array._replace(shape=(experts * len(targets), rows // len(targets), cols))
+    return [take_rows(cut, target.replace("%d", str(i)), [(len(targets) * i + at, 1)],
+                      cut.shape[1:])
+            for i in range(experts) for at, target in enumerate(targets)]
+
+
 def convert_tensor(model, row, names, array):
     """What becomes of one tensor: [Blocks or Made] under Hugging Face's names."""
     layer, part, kind = re.fullmatch(r"(?:blk\.(\d{1,9})\.)?(.*?)(?:\.(weight|bias))?",
@@ -226,14 +252,12 @@ def convert_tensor(model, row, names, array):
     prefix = row.layer % int(layer) if layer else ""
     if layer and part in row.rearrange:
         return row.rearrange[part](model, array, prefix)
+    if layer and part == "ffn_gate_up_exps" and "%d" in names.get("ffn_gate_exps", ""):
+        return of_experts(model, array, [f"{prefix}{names[f'ffn_{half}_exps']}.weight"
+                                         for half in ("gate", "up")])
     target = prefix + target_of(model, names, array.name, part, kind)
-    if "%d" in target and len(array.shape) == 3:
-        if array.shape[0] <= MAX_EXPERTS:
-            return [take_rows(array, target.replace("%d", str(i)), [(i, 1)], array.shape[1:])
-                    for i in range(array.shape[0])]
     if "%d" in target:
-        model.fail(f"has {array.name} of the shape {array.shape}, which should be one matrix for "
-                   "each expert")
+        return of_experts(model, array, [target])
     array = array._replace(name=target)
     if row.minus_one and target.endswith("norm.weight"):
         return [minus_one(array)]
@@ -255,4 +279,4 @@ def convert(path, metadata, tensors):
     names = {**row.tensors, **(more or {})}
     kept = [new for array in model.tensors.values()
             for new in convert_tensor(model, row, names, array)]
-    return model.config, kept + model.made
+    return model.config, kept

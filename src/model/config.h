@@ -16,7 +16,7 @@ struct config {
 bool config_open(struct config *c, struct span text, const char *where, struct error *e);
 void config_close(struct config *c);
 
-/* The object of that name in c, if there is one, else c itself; borrowed from c, not to be closed. */
+/* The object of that name in c, or c itself if there is none; borrowed from c, not to be closed. */
 struct config config_inner(const struct config *c, const char *name);
 
 /* The value at a dotted path ("rope_scaling.factor", "layer_types.3"), the first of a

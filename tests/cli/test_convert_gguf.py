@@ -240,17 +240,17 @@ def rope_of(tmp, tensors=(), **keys):
     return config.get("rope_scaling"), config["rope_theta"]
 
 
-def llama3_factors(theta, factor, dim=16):
+def llama3_factors(theta, factor, context, dim=16):
     """As llama.cpp's converter writes them, pair by pair."""
     found = []
     for i in range(0, dim, 2):
         wave = 2 * math.pi * theta ** (i / dim)
-        if wave < 8192 / 4:
+        if wave < context / 4:
             found.append(1.0)
-        elif wave > 8192 / 1:
+        elif wave > context / 1:
             found.append(factor)
         else:
-            smooth = (8192 / wave - 1) / (4 - 1)
+            smooth = (context / wave - 1) / (4 - 1)
             found.append(1 / ((1 - smooth) / factor + smooth))
     return {"rope_freqs.weight": floats(np.array(found))}
 
@@ -269,11 +269,12 @@ def test_rope_scaling(tmp):
     assert rope_of(tmp, **yarn)[0] == want
     assert rope_of(tmp, **yarn, scaling__yarn_beta_fast=("f32", 16.0))[0] == {**want,
                                                                               "beta_fast": 16.0}
-    for theta, factor in ((5e5, 8.0), (5e5, 32.0), (1e4, 8.0)):
-        freqs = llama3_factors(theta, factor)
+    for theta, factor, context in ((5e5, 8.0, 8192), (5e5, 32.0, 8192), (1e4, 8.0, 8192),
+                                   (5e5, 16.0, 16384), (1e4, 4.0, 64)):
+        freqs = llama3_factors(theta, factor, context)
         assert rope_of(tmp, freqs, freq_base=("f32", theta))[0] == {
             "rope_type": "llama3", "factor": factor, "low_freq_factor": 1.0,
-            "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
+            "high_freq_factor": 4.0, "original_max_position_embeddings": context}
     ones = {"rope_freqs.weight": floats(np.ones(8))}
     assert rope_of(tmp, ones)[0] is None, "factors of 1 are none"
 

@@ -4,6 +4,7 @@
     tests/cli/test_convert_gguf_refusals.py [WORD...]
 """
 import contextlib
+import json
 import os
 import resource
 import signal
@@ -289,19 +290,37 @@ def test_what_would_change_the_result(tmp):
 
 
 def test_frequencies_that_are_not_llama_3s(tmp):
-    for values, words in (([1, 1, 1, 1, 1, 2, 8, 8], "other numbers than Llama 3"),
+    for values, words in (([1, 1, 1, 1, 2, 3, 8, 8], "other numbers than Llama 3"),
                           ([1] * 6 + [8], "other numbers than Llama 3"),
                           ([1] * 7 + [0], "scale nothing"), ([1] * 7 + [-8], "scale nothing"),
                           ([1] * 7 + [np.inf], "scale nothing"),
                           ([[1] * 8], "one number for each pair")):
         freqs = {"rope_freqs.weight": floats(np.array(values, "f8"))}
         check_refused(model(tmp, {"llama.rope.freq_base": ("f32", 500000.0)}, freqs), words)
+    halves = {"rope_freqs.weight": floats(np.array([1] * 999 + [2, 3] + [8] * 999))}
+    for theta in (1.0, 1e308):
+        check_refused(model(tmp, {"llama.rope.freq_base": ("f64", theta),
+                                  "llama.attention.key_length": ("u32", 4000),
+                                  "llama.attention.value_length": ("u32", 4000),
+                                  "llama.rope.dimension_count": ("u32", 4000)}, halves),
+                      "other numbers than Llama 3")
 
 
 def test_partial_rope_is_passed_on(tmp):
     path = model(tmp, {"llama.rope.dimension_count": ("u32", 8)})
     assert run(path, "-o", tmp / "x.npz").returncode == 0
     assert b'"partial_rotary_factor": 0.5' in np.load(tmp / "x.npz")["config.json"].tobytes()
+
+
+def test_a_part_of_rope_that_is_no_binary_fraction(tmp):
+    """As many turn as the part times all, rounded down."""
+    for turned in range(2, 98, 2):
+        path = model(tmp, {"llama.rope.dimension_count": ("u32", turned),
+                           "llama.attention.key_length": ("u32", 98),
+                           "llama.attention.value_length": ("u32", 98)})
+        assert run(path, "-o", tmp / "x.npz").returncode == 0
+        config = json.loads(np.load(tmp / "x.npz")["config.json"].tobytes())
+        assert int(98 * config["partial_rotary_factor"]) == turned
 
 
 # ---- tokenizers
