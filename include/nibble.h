@@ -235,6 +235,7 @@ typedef struct nibble_quantization {
     int bits, group; /* 2, 3, 4, 5, 6 or 8; 32, 64 or 128 */
     int embed_bits;  /* of the embedding; 0: as bits */
     int threads;     /* 0: the machine's default */
+    int high_bits;   /* of embedding, output and the matrices that lose most; 0: as bits */
     void *arg;
     bool (*progress)(void *arg, size_t done, size_t total); /* bytes; false stops; may be NULL */
 } nibble_quantization;

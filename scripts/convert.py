@@ -4,23 +4,28 @@
   convert.py Llama-3.2-1B -o llama.npz                 keep the type of every tensor
   convert.py Llama-3.2-1B -o llama.npz --dtype f16     one type for all
   convert.py Llama-3.2-1B -o llama.npz --bits 4        quantize (calls nibble quantize)
+  convert.py Llama-3.2-1B -o llama.npz --bits 3 --mixed    and what loses most in 6 bits
   convert.py Llama-3.2-1B-Q4_K_M.gguf -o llama.npz     keep what GGUF has quantized
 
 INPUT is one of these, found out by looking:
   - a Hugging Face folder: config.json, usually a tokenizer, and model.safetensors or
     pytorch_model.bin, or shards of either with their index
+  - a folder of MLX, which may be quantized: the same, or weights.npz, or shards weights.00.npz and
+    so on (also .safetensors), with config.json or params.json
   - a folder of Meta's: params.json, consolidated.00.pth and so on, tokenizer.model
   - a .bin of llama2.c, with its tokenizer.bin beside it
   - a GGUF file; of one that is split, any part
 
 The .npz holds nothing but arrays: config and tokenizer files as bytes (u1), then the tensors in
-layer order under the names they have in the input. Members are stored, not compressed, the data of
-each at a multiple of 64 bytes in the file. The same input gives the same bytes.
+layer order under the names they have in the input, those of several matrices in one piece. What is
+quantized already stays as it is. Members are stored, not compressed, the data of each at a multiple
+of 64 bytes in the file. The same input gives the same bytes.
+
+config.json is written in one spelling, that of Hugging Face with RoPE in rope_theta and
+rope_scaling, whatever the input has; its object "nibble" says where the model came from.
 """
 import argparse
 import contextlib
-import json
-import math
 import os
 import re
 import secrets
@@ -33,151 +38,79 @@ import zipfile
 from pathlib import Path
 
 try:
-    import numpy as np
+    import numpy  # noqa: F401
 except ImportError:
     name = os.path.basename(sys.argv[0])
     sys.exit(f"{name}: numpy is missing; install the package python3-numpy")
 
-from checkpoint import ELEMENT_BYTES, Failure, Made, read_chunks, reading
+from checkpoint import Failure, Made, reading
+from console import (Stopped, catch_signals, chunks, megabytes, program, received, say,
+                     stop_if_asked)
 from gguf_file import is_gguf, read_gguf
 from hf_folder import FILES, has_weights, read_folder
 from llama2c_file import is_llama2c, read_llama2c
 from meta_folder import is_meta_folder, read_meta_folder
+from model_config import check_config, config_bytes, source_of, text_of
+from npz_write import FLOATS, write_npz
 
-FAMILIES = ("llama", "mistral", "ministral3", "mixtral", "gemma", "gemma2", "gemma3_text", "phi",
-            "phi3", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "olmo", "olmo2", "olmoe", "gpt2",
-            "gpt_neox", "falcon", "stablelm", "starcoder2", "smollm3", "granite", "cohere",
-            "cohere2", "glm4", "exaone4", "deepseek_v2", "deepseek_v3", "gpt_oss")
-ROPE_KINDS = ("default", "linear", "llama3", "yarn", "longrope")
-UNUSED = (".rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias")  # endings of tensors to drop
+# Endings of tensors that nibble makes anew when it opens a model: RoPE's frequencies, causal masks.
+TABLES = (".rotary_emb.inv_freq", "rope.freqs", ".attn.bias", ".attn.masked_bias",
+          ".attention.bias", ".attention.masked_bias")
+LAYER = re.compile(r"(?:^|\.)(?:layers|h)\.(\d{1,9})\.")
+EMBEDDING = re.compile(r"(?:^|\.)(embed_tokens|tok_embeddings|wte|wpe|word_embeddings|embed_in)\.")
+OUTPUT = re.compile(r"(?:^|\.)(lm_head|output|embed_out)\.")
 
-FLOATS = {"F16": "<f2", "BF16": "<V2", "F32": "<f4", "F64": "<f8"}
-ARRAYS = dict(FLOATS, U32="<u4", U8="|u1")
-ALIGNMENT = 64
-ZIP64_FROM = (1 << 31) - 4096  # zipfile wants zip64 from 2 GiB; 4096 is more than an array's header
-
-
-class Stopped(Exception):
-    """A signal asked to stop."""
-
-
-# ---- signals set a mark; what moves many bytes or waits looks at it
-
-received = []
-
-
-def catch_signals():
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, lambda number, frame: received.append(number))
-
-
-def stop_if_asked():
-    if received:
-        raise Stopped
-
-
-def chunks(tensor):
-    for data in read_chunks(tensor):
-        stop_if_asked()
-        yield data
-
-
-# ---- stderr
-
-def program():
-    """The name of what runs: tools/random_model.py writes with the functions here too."""
-    return os.path.basename(sys.argv[0])
-
-
-def show_progress(text):
-    with contextlib.suppress(OSError):
-        if sys.stderr.isatty():
-            print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
-
-
-def say(text):
-    show_progress("")
-    with contextlib.suppress(OSError):
-        print(f"{program()}: {text}", file=sys.stderr, flush=True)
-
-
-def megabytes(size):
-    return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.2f} MB"
+# Quantized matrices: the endings of the names of their parts, with the types that these have.
+SCALES = ("F16", "BF16", "F32")
+PACKED = ({".weight": ("U32",), ".scales": SCALES, ".biases": SCALES},  # MLX's affine
+          {".weight": ("U32",), ".scales": ("U8",)},                    # its mxfp4
+          {"_blocks": ("U8",), "_scales": ("U8",)})                     # that of gpt-oss
 
 
 # ---- what there is to convert
 
+FORMS = {".safetensors": "safetensors", ".npz": "npz"}  # of a folder's weights; else PyTorch's
+
+
 def read_input(path, tokenizer):
-    """The Checkpoint, and a function that gives sentences to say once all of it has been read. What
-    kind of input it is shows by looking at it."""
+    """The Checkpoint, a word for its format, and a function that gives sentences to say once all of
+    it has been read. What kind of input it is shows by looking at it."""
     if is_llama2c(path):
-        return read_llama2c(path, tokenizer), tuple
+        return read_llama2c(path, tokenizer), "llama2.c", tuple
     if is_meta_folder(path) and not has_weights(path):
-        return read_meta_folder(path, tokenizer), tuple
+        return read_meta_folder(path, tokenizer), "meta", tuple
     if tokenizer:
         raise Failure(f"{path} is not of llama2.c or Meta, which --tokenizer is for; put the "
                       "tokenizer into the folder")
-    return read_gguf(path, stop_if_asked) if is_gguf(path) else (read_folder(path), tuple)
+    if is_gguf(path):
+        checkpoint, notes = read_gguf(path, stop_if_asked)
+        return checkpoint, "gguf", notes
+    checkpoint = read_folder(path)
+    suffix = next(iter(checkpoint.tensors.values())).path.suffix
+    return checkpoint, FORMS.get(suffix, "pytorch"), tuple
 
 
-def with_config(path, config, files):
-    """The files in the order of FILES, config.json among them."""
-    data = (json.dumps(config, indent=2) + "\n").encode()
-    made = Made("config.json", path, "U8", (len(data),), len(data), lambda: iter((data,)))
-    files = {made.name: made, **{file.name: file for file in files}}
+def config_file(path, config, form):
+    data = config_bytes(path, config, source_of(path, form))
+    return Made("config.json", path, "U8", (len(data),), len(data), lambda: iter((data,)))
+
+
+def in_order(files):
+    files = {file.name: file for file in files}
     return [files[name] for name in FILES if name in files]
-
-
-# ---- the config: what nibble cannot run is refused before the work, not after
-
-def check_config(path, config):
-    family = config.get("model_type")
-    if family not in FAMILIES:
-        raise Failure(f"{path} has the model_type {json.dumps(family)[:60]}, which nibble does not "
-                      f"run; it runs {', '.join(FAMILIES)}")
-    check_rope(path, config)
-    check_quantization(path, config)
-
-
-def check_rope(path, config):
-    for key in ("rope_scaling.type", "rope_scaling.rope_type", "rope_parameters.rope_type"):
-        group, field = key.split(".")
-        rope = config.get(group)
-        if rope is not None and not isinstance(rope, dict):
-            raise Failure(f"{path}: {group} should be an object or null")
-        kind = (rope or {}).get(field)
-        if kind is not None and kind not in ROPE_KINDS:
-            raise Failure(f"{path}: {key} is {json.dumps(kind)[:60]}, which nibble does not run; "
-                          f"it runs {', '.join(ROPE_KINDS)}")
-
-
-def check_quantization(path, config):
-    """MLX repeats its own "quantization" as "quantization_config"; any other is foreign."""
-    mlx = config.get("quantization") or {}
-    mode = mlx.get("mode", "affine") if isinstance(mlx, dict) else mlx
-    if mode != "affine":
-        raise Failure(f"{path} has the quantization mode {json.dumps(mode)[:60]}; nibble reads "
-                      "affine quantization only")
-    for key in ("quantization_config", "compression_config"):
-        foreign = config.get(key)
-        if foreign and foreign != mlx:
-            method = foreign.get("quant_method") if isinstance(foreign, dict) else foreign
-            raise Failure(f"{path} has a {key} with quant_method {json.dumps(method)[:60]}, which "
-                          "nibble does not read; convert the unquantized model, with --bits")
 
 
 # ---- which tensors, in which type, in which order
 
 def packed_names(tensors):
-    """The names of MLX's quantized matrices: u32 codes with floating scales and biases."""
+    """The names of all parts of quantized matrices, which are kept as they are."""
     names = set()
     for name in tensors:
-        base = name[:-len("weight")]
-        parts = [name, base + "scales", base + "biases"]
-        dtypes = [tensors[part].dtype for part in parts if part in tensors]
-        if name.endswith(".weight") and dtypes[0] == "U32" and len(dtypes) == 3:
-            if {"F16", "BF16", "F32"}.issuperset(dtypes[1:]):
+        for kind in PACKED:
+            base = name.removesuffix(next(iter(kind)))
+            parts = {base + end: dtypes for end, dtypes in kind.items()}
+            if base != name and all(part in tensors and tensors[part].dtype in dtypes
+                                    for part, dtypes in parts.items()):
                 names.update(parts)
     return names
 
@@ -193,12 +126,33 @@ def stored_dtype(tensor, wanted, packed):
     return wanted or ("F32" if tensor.dtype == "F64" else tensor.dtype)
 
 
-def drop_unused(tensors):
-    names = [name for name in tensors if name.endswith(UNUSED)]
+def layers_left_out(config):
+    """Those behind the last, which guess further tokens; config is that of the model of text."""
+    count, more = (config.get(key) for key in ("num_hidden_layers", "num_nextn_predict_layers"))
+    whole = type(count) is int and type(more) is int
+    return range(count, count + more) if whole else range(0)
+
+
+def root_of(tensors):
+    """What all names of the model of text begin with, if there is one of images beside it."""
+    roots = {root[0] for name in tensors if EMBEDDING.search(name)
+             for root in [re.match(r"(?:model\.)?language_model\.", name)] if root}
+    return roots.pop() if len(roots) == 1 else ""
+
+
+def drop_unused(tensors, config):
+    extra, root = layers_left_out(config), root_of(tensors)
+
+    def is_unused(name):
+        layer = LAYER.search(name)
+        return (name.endswith(TABLES) or (layer is not None and int(layer[1]) in extra)
+                or not (name.startswith(root) or OUTPUT.match(name)))
+
+    names = [name for name in tensors if is_unused(name)]
     if names:
         say(f"note: left out what nibble has no use for: {', '.join(names[:3])}"
             + (f" and {len(names) - 3} more" if len(names) > 3 else ""))
-    return {name: tensor for name, tensor in tensors.items() if name not in names}
+    return {name: tensor for name, tensor in tensors.items() if not is_unused(name)}
 
 
 def same(a, b):
@@ -206,102 +160,35 @@ def same(a, b):
         x == y for x, y in zip(chunks(a), chunks(b)))
 
 
+def tied_outputs(tensors):
+    """[(output, embedding)]: the parts of both matrices by name."""
+    outputs = [name for name in tensors if OUTPUT.search(name) and not LAYER.search(name)]
+    embeddings = {name.rsplit(".", 1)[1]: name for name in tensors
+                  if EMBEDDING.search(name) and not name.endswith("wpe.weight")}
+    return [(name, embeddings.get(name.rsplit(".", 1)[1])) for name in outputs if embeddings
+            and not name.endswith(".bias")]
+
+
 def drop_tied_output(tensors, config):
     """With tied embeddings the output is the embedding, whatever else the file holds."""
-    if config.get("tie_word_embeddings") is not True or "model.embed_tokens.weight" not in tensors:
+    if config.get("tie_word_embeddings") is not True:
         return
-    for end in ("weight", "scales", "biases"):
-        output = tensors.pop(f"lm_head.{end}", None)
-        embedding = tensors.get(f"model.embed_tokens.{end}")
-        if output:
-            equal = embedding and same(output, embedding)
-            say(f"note: left out {output.name}, which " + (
-                "equals the embedding" if equal else "differs from the embedding although "
-                "config.json ties them; the embedding is used, as in transformers"))
+    for name, embedding in tied_outputs(tensors):
+        output = tensors.pop(name)
+        equal = embedding and same(output, tensors[embedding])
+        say(f"note: left out {name}, which " + (
+            "equals the embedding" if equal else "differs from the embedding although config.json "
+            "ties them; the embedding is used, as in transformers"))
 
 
-def layer_order(name):
-    """Embedding, layers by number, then the final norm and the output: as a run reads them."""
-    layer = re.search(r"\blayers\.(\d+)\.", name)
-    rank = 1 if layer else 0 if "embed" in name else 2
-    return rank, int(layer[1]) if layer else 0, name.startswith("lm_head."), name
-
-
-# ---- numbers: every conversion goes through f32, in which f16 and bf16 lose nothing
-
-def as_f32(data, dtype):
-    if dtype == "BF16":
-        return (np.frombuffer(data, "<u2").astype("<u4") << 16).view("<f4")
-    return np.frombuffer(data, FLOATS[dtype]).astype("<f4")
-
-
-def as_bf16(values):
-    """Rounds to nearest, ties to even; a NaN stays one."""
-    bits = values.view("<u4")
-    rounded = (bits + 0x7FFF + (bits >> 16 & 1)) >> 16
-    return np.where(np.isnan(values), bits >> 16 | 0x40, rounded).astype("<u2")
-
-
-def from_f32(values, dtype):
-    return as_bf16(values) if dtype == "BF16" else values.astype(FLOATS[dtype])
-
-
-def convert_chunk(data, tensor, dtype):
-    if dtype == tensor.dtype:
-        return data
-    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-        values = as_f32(data, tensor.dtype)
-        result = from_f32(values, dtype)
-    before = np.frombuffer(data, "<f8") if tensor.dtype == "F64" else values
-    if np.isinf(as_f32(result, dtype)).sum() != np.isinf(before).sum():
-        raise Failure(f"{tensor.path}: tensor {tensor.name} has values too large for "
-                      f"{dtype.lower()}; choose another --dtype")
-    return result.tobytes()
-
-
-# ---- writing
-
-def npy_header(dtype, shape, start):
-    """A header for byte start of the file, padded so that the data after it lie aligned."""
-    text = f"{{'descr': '{ARRAYS[dtype]}', 'fortran_order': False, 'shape': {shape}, }}"
-    text += " " * (-(start + 10 + len(text) + 1) % ALIGNMENT) + "\n"
-    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode("ascii")
-
-
-def converted(tensor, dtype):
-    for chunk in chunks(tensor):
-        yield convert_chunk(chunk, tensor, dtype)
-
-
-def stored_bytes(tensor, dtype):
-    return math.prod(tensor.shape) * ELEMENT_BYTES[dtype]
-
-
-def write_member(archive, out, tensor, dtype, pieces):
-    """Yields the sizes of the pieces as they are written."""
-    info = zipfile.ZipInfo(tensor.name + ".npy", (1980, 1, 1, 0, 0, 0))
-    info.create_system = 3  # Unix, on every system
-    zip64 = stored_bytes(tensor, dtype) >= ZIP64_FROM
-    with archive.open(info, "w", force_zip64=zip64) as entry:
-        # zipfile has written the local header, zip64 field included: the array begins here.
-        entry.write(npy_header(dtype, tensor.shape, out.tell()))
-        for piece in pieces:
-            entry.write(piece)
-            yield len(piece)
-
-
-def write_npz(path, members, pieces_of=converted):
-    """members: [(tensor, dtype)]; pieces_of(tensor, dtype) gives the bytes to store, piece by
-    piece. On a terminal, shows how far it is once it takes longer than a second."""
-    total, done, due = sum(stored_bytes(*member) for member in members), 0, time.monotonic() + 1
-    with open(path, "wb") as out, zipfile.ZipFile(out, "w") as archive:
-        for member in members:
-            for size in write_member(archive, out, *member, pieces_of(*member)):
-                done += size
-                if time.monotonic() > due:
-                    show_progress(f"{program()}: {done * 100 // total}% of {megabytes(total)}")
-                    due = time.monotonic() + 0.2
-    show_progress("")
+def reading_order(name):
+    """Embedding, layers by number, then the final norm and the output, as a run reads them; what
+    else is numbered, as experts are, goes by number too."""
+    layer = LAYER.search(name)
+    rank = 1 if layer else 0 if EMBEDDING.search(name) else 3 if OUTPUT.search(name) else 2
+    parts = re.split(r"(\d+)", name)
+    return rank, int(layer[1]) if layer else 0, [int(p) if i % 2 else p
+                                                 for i, p in enumerate(parts)]
 
 
 @contextlib.contextmanager
@@ -335,8 +222,9 @@ def quantize(nibble, args, source, target):
     """Works in the scratch folder, so that whatever nibble leaves there goes with it."""
     command = [nibble, "quantize", f"./{source.name}", f"./{target.name}",
                "--bits", str(args.bits), "--group-size", str(args.group_size or 64)]
-    if args.embed_bits:
-        command += ["--embed-bits", str(args.embed_bits)]
+    for option, value in (("--embed-bits", args.embed_bits), ("--high-bits", args.high_bits)):
+        command += [option, str(value)] if value else []
+    command += ["--mixed"] if args.mixed else []
     with subprocess.Popen(command, cwd=target.parent, stdin=subprocess.DEVNULL,
                           stdout=subprocess.DEVNULL) as child:
         try:
@@ -356,20 +244,22 @@ def quantize(nibble, args, source, target):
 def plan(args):
     """What to write, [(tensor, dtype)], and a function that gives sentences to say once that has
     been done; all that can be refused beforehand is refused here."""
-    (config, files, tensors), notes = read_input(args.input, args.tokenizer)
-    files = with_config(args.input, config, files)
-    check_config(files[0].path, config)
+    (config, files, tensors), form, notes = read_input(args.input, args.tokenizer)
+    written = next((file.path for file in files if file.name == "config.json"), args.input)
+    check_config(written, config)
+    files = in_order([*files, config_file(args.input, config, form)])
     packed = packed_names(tensors)
     if packed and args.bits:
         raise Failure(f"{args.input} is quantized already; leave out --bits")
-    tensors = drop_unused(tensors)
+    text = text_of(config)
+    tensors = drop_unused(tensors, text)
     wanted = args.dtype and args.dtype.upper()
     dtypes = {name: stored_dtype(tensor, wanted, packed) for name, tensor in tensors.items()}
-    drop_tied_output(tensors, config)
+    drop_tied_output(tensors, text)
     if not {"tokenizer.model", "tokenizer.json"}.intersection(file.name for file in files):
         say("note: no tokenizer that nibble reads, so it will take and give token ids only")
     return ([(file, file.dtype) for file in files]
-            + [(tensors[name], dtypes[name]) for name in sorted(tensors, key=layer_order)]), notes
+            + [(tensors[name], dtypes[name]) for name in sorted(tensors, key=reading_order)]), notes
 
 
 def check_output(output):
@@ -408,6 +298,15 @@ class Parser(argparse.ArgumentParser):
         sys.exit(2)
 
 
+def check_bits(parser, args):
+    if not args.bits and (args.group_size or args.embed_bits or args.mixed or args.nibble):
+        parser.error("--group-size, --embed-bits, --mixed and --nibble go with --bits")
+    if args.high_bits and not args.mixed:
+        parser.error("--high-bits goes with --mixed")
+    if args.mixed and (args.high_bits or 8) <= args.bits:
+        parser.error(f"--mixed needs more bits for some than --bits {args.bits} for the others")
+
+
 def parse_arguments():
     parser = Parser(prog=program(), description=__doc__, allow_abbrev=False,
                     formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -424,13 +323,16 @@ def parse_arguments():
         help="with --bits: weights that share a scale (default: 64)")
     add("--embed-bits", type=int, choices=bits,
         help="with --bits: bits of the embedding and a tied output (default: as the rest)")
+    add("--mixed", action="store_true", help="with --bits: more bits for what loses most: the "
+        "embedding, the output, and in some layers values and down projections, as MLX has it")
+    add("--high-bits", type=int, choices=bits,
+        help="with --mixed: how many (default: 6, or 8 if --bits is over 4)")
     add("--nibble", metavar="PATH", help="with --bits: the nibble program (default: "
         "../build/release/nibble beside this script, then the one in PATH)")
     args = parser.parse_args()
     if args.output.suffix != ".npz":
         parser.error(f"the output {args.output} should end in .npz")
-    if not args.bits and (args.group_size or args.embed_bits or args.nibble):
-        parser.error("--group-size, --embed-bits and --nibble go with --bits")
+    check_bits(parser, args)
     return args
 
 

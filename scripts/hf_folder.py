@@ -1,4 +1,5 @@
-"""What a Hugging Face model folder holds: JSON files, and tensors in safetensors or PyTorch files.
+"""What a folder of Hugging Face or MLX holds: JSON files, and tensors in safetensors, PyTorch or
+.npz files.
 
 A header that says something twice or contradicts itself is refused.
 """
@@ -9,6 +10,7 @@ import re
 
 from checkpoint import (ELEMENT_BYTES, Checkpoint, Failure, Tensor, read_chunks, read_json,
                         whole_file)
+from npz_read import read_npz
 from torch_file import read_torch
 
 MAX_DIMS = 8  # as nibble has it
@@ -89,8 +91,8 @@ OTHER_WEIGHTS = {  # what people have instead, and what to do then
         "holds shards without pytorch_model.bin.index.json; download that too",
     "*.gguf":
         "holds a GGUF model; give the .gguf file itself",
-    "weights*.npz":
-        "holds .npz weights already; nibble runs such a folder as it is",
+    "adapters.*":
+        "holds an adapter, not a model; fuse it into its model first",
     "tokenizer.bin":
         "looks like a folder of llama2.c; give the model's .bin itself",
 }
@@ -106,9 +108,28 @@ def index_of(folder, name):
     return folder / f"{name}.index.json"
 
 
+def mlx_files(folder, kind):
+    """MLX's weights.KIND, or its shards weights.0.KIND and so on, with or without leading zeros."""
+    whole, shards = folder / f"weights.{kind}", {}
+    for path in sorted(folder.glob(f"weights.*.{kind}")):
+        number = re.fullmatch(rf"weights\.([0-9]{{1,6}})\.{kind}", path.name)
+        if number and shards.setdefault(int(number[1]), path) is not path:
+            raise Failure(f"{folder} holds {shards[int(number[1])].name} and {path.name}; remove "
+                          "the one that is not of this model")
+    if shards and os.path.lexists(whole):
+        raise Failure(f"{folder} holds {whole.name} and shards of it; remove what is not of this "
+                      "model")
+    missing = next((n for n in range(len(shards)) if n not in shards), None)
+    if missing is not None:
+        raise Failure(f"{folder} holds shards up to {max(shards)}, but not weights.{missing}.{kind}"
+                      "; copy every one")
+    return [shards[n] for n in sorted(shards)] or [whole] * os.path.lexists(whole)
+
+
 def has_weights(folder):
-    return any(os.path.lexists(path) for name in READERS
-               for path in (folder / name, index_of(folder, name)))
+    return bool(mlx_files(folder, "npz")) or any(
+        os.path.lexists(path) for name in READERS
+        for path in (folder / name, index_of(folder, name)))
 
 
 def check_folder(folder):
@@ -135,14 +156,20 @@ def read_index(path):
     return shards
 
 
-def read_shards(index, read):
-    """All tensors of all files that the index names, as transformers takes them."""
-    shards, tensors = read_index(index), {}
-    for shard in sorted(set(shards.values())):
-        for tensor in read(index.parent / shard):
+def read_files(paths, read):
+    tensors = {}
+    for path in paths:
+        for tensor in read(path):
             other = tensors.setdefault(tensor.name, tensor)
             if other is not tensor:
                 raise Failure(f"{tensor.path} and {other.path} both hold tensor {tensor.name}")
+    return tensors
+
+
+def read_shards(index, read):
+    """All tensors of all files that the index names, as transformers takes them."""
+    shards = read_index(index)
+    tensors = read_files([index.parent / name for name in sorted(set(shards.values()))], read)
     for name, shard in shards.items():
         if name not in tensors or tensors[name].path.name != shard:
             raise Failure(f"{index} puts tensor {name[:200]!r} into {shard}, which does not hold "
@@ -151,12 +178,17 @@ def read_shards(index, read):
 
 
 def read_tensors(folder):
-    """{name: Tensor or Made}; a single file goes before shards, as in transformers."""
+    """{name: Tensor or Made}; a single file goes before shards, as in transformers. Where there is
+    more than one kind, nibble itself takes them in this order."""
+    if mlx_files(folder, "npz"):
+        return read_files(mlx_files(folder, "npz"), read_npz)
     for name, read in READERS.items():
         if os.path.lexists(folder / name):
-            return {tensor.name: tensor for tensor in read(folder / name)}
+            return read_files([folder / name], read)
         if os.path.lexists(index_of(folder, name)):
             return read_shards(index_of(folder, name), read)
+    if mlx_files(folder, "safetensors"):  # of early versions of mlx-lm
+        return read_files(mlx_files(folder, "safetensors"), read_safetensors)
     for pattern, sentence in OTHER_WEIGHTS.items():
         if any(folder.glob(pattern)):
             raise Failure(f"{folder} {sentence}")
@@ -165,9 +197,11 @@ def read_tensors(folder):
 
 
 def read_folder(folder):
-    """The Checkpoint; config.json is among its files, to be kept as it is written."""
+    """The Checkpoint. Early folders of MLX have Meta's params.json alone."""
     check_folder(folder)
     tensors, config = read_tensors(folder), folder / "config.json"
+    if not os.path.lexists(config):
+        config = folder / "params.json"
     if not os.path.lexists(config):
         raise Failure(f"{folder} has no config.json; download it too")
     files = [whole_file(folder / name) for name in FILES if os.path.lexists(folder / name)]

@@ -27,9 +27,12 @@ from collections import namedtuple
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
-import convert  # which writes the file, and says how a run failed
-from checkpoint import Failure, Tensor, whole_file
+import convert  # which says how a run failed
 import numpy as np
+from checkpoint import Failure, Tensor, whole_file
+from console import catch_signals, megabytes, program, say, stop_if_asked
+from hf_folder import FILES
+from npz_write import converted, from_f32, stored_bytes, write_npz
 
 # window: tokens that one attends to, 0: all. llama3: factor of that kind of RoPE scaling, 0: none.
 # tiny is for tests; the stories are llama2.c's; llama-7b is Llama 2's, mistral-7b v0.1.
@@ -113,7 +116,7 @@ def config_of(s, modules, args):
 def find_tokenizer(path):
     """The tokenizer's files, under the names that they have in a model."""
     if path.is_dir():
-        files = [whole_file(path / name) for name in convert.FILES
+        files = [whole_file(path / name) for name in FILES
                  if name.startswith("tokenizer") and os.path.lexists(path / name)]
         if not {"tokenizer.model", "tokenizer.json"}.intersection(file.name for file in files):
             raise Failure(f"{path} holds neither tokenizer.model nor tokenizer.json; give the "
@@ -135,7 +138,7 @@ class Stream:
 
     def take(self, size):
         while size:
-            convert.stop_if_asked()
+            stop_if_asked()
             piece = self.bytes[self.at:self.at + size]
             self.at = (self.at + len(piece)) % len(self.bytes)
             size -= len(piece)
@@ -160,7 +163,7 @@ def block(kind, dtype, bits, seed):
     if kind == "codes":  # any bits are uniform codes of any width
         return rng.integers(0, 1 << 32, BLOCK, "<u4")
     values = np.ones(BLOCK, "<f4") if kind == "ones" else rng.standard_normal(BLOCK, "<f4")
-    return convert.from_f32(values if kind == "ones" else values * np.float32(WEIGHT_STD), dtype)
+    return from_f32(values if kind == "ones" else values * np.float32(WEIGHT_STD), dtype)
 
 
 # An array to be written, its bytes taken from a stream.
@@ -183,7 +186,7 @@ def note_kept(modules, args):
     kept = [module for module, shape in modules
             if len(shape) == 2 and not bits_of(module, shape, args)]
     if kept and args.bits:
-        convert.say(f"note: {len(kept)} matrices stay f16, as nibble quantize would leave them: "
+        say(f"note: {len(kept)} matrices stay f16, as nibble quantize would leave them: "
                     f"their columns are no multiple of the group size {args.group_size}")
 
 
@@ -202,18 +205,18 @@ def plan(args):
 
 def pieces_of(source, dtype):
     if isinstance(source, Tensor):
-        return convert.converted(source, dtype)
-    return source.stream.take(convert.stored_bytes(source, dtype))
+        return converted(source, dtype)
+    return source.stream.take(stored_bytes(source, dtype))
 
 
 # ---- the command
 
 def check_room(args, members):
-    size = sum(convert.stored_bytes(*member) + MEMBER for member in members)
+    size = sum(stored_bytes(*member) + MEMBER for member in members)
     free = shutil.disk_usage(args.output.parent).free
     if size > free:
-        raise Failure(f"{args.output} would take {convert.megabytes(size)}, but its disk has "
-                      f"{convert.megabytes(free)} left; name a file on another one")
+        raise Failure(f"{args.output} would take {megabytes(size)}, but its disk has "
+                      f"{megabytes(free)} left; name a file on another one")
 
 
 def write_model(args):
@@ -223,8 +226,8 @@ def write_model(args):
     members = plan(args)
     check_room(args, members)
     with convert.scratch_folder(args.output) as scratch:
-        convert.write_npz(scratch / args.output.name, members, pieces_of)
-        convert.stop_if_asked()
+        write_npz(scratch / args.output.name, members, pieces_of)
+        stop_if_asked()
         os.replace(scratch / args.output.name, args.output)
 
 
@@ -238,7 +241,7 @@ def describe_shapes():
 
 
 def make_parser():
-    parser = convert.Parser(prog=convert.program(), description=__doc__, allow_abbrev=False,
+    parser = convert.Parser(prog=program(), description=__doc__, allow_abbrev=False,
                             formatter_class=argparse.RawDescriptionHelpFormatter)
     add, bits = parser.add_argument, (2, 3, 4, 5, 6, 8)
     add("shape", metavar="SHAPE", nargs="?", choices=SHAPES, help="the model to be like")
@@ -279,7 +282,7 @@ def parse_arguments():
 
 
 def main():
-    convert.catch_signals()
+    catch_signals()
     args = parse_arguments()
     if args.list:
         print("\n".join(describe_shapes()))

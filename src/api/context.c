@@ -148,6 +148,7 @@ bool nibble_quantize(const nibble_model *m, const char *path, const nibble_quant
     struct quantize_options options = {.bits = q->bits,
                                        .group = q->group,
                                        .embed_bits = q->embed_bits,
+                                       .high_bits = q->high_bits,
                                        .threads = handles_threads(q->threads),
                                        .progress = q->progress,
                                        .arg = q->arg};

@@ -58,7 +58,8 @@ struct args {
     bool ops;
 
     /* quantize */
-    long long bits, embed_bits, group_size;
+    long long bits, embed_bits, high_bits, group_size;
+    bool mixed;
 };
 
 #endif

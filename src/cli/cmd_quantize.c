@@ -13,6 +13,10 @@ static const struct option options_quantize[] = {
      "weights that share a scale: 32, 64 or 128"},
     {"--embed-bits", OPTION_WHOLE, offsetof(struct args, embed_bits), 0, 8, 0, "N",
      "bits of the embedding and an output tied to it (default: as --bits)"},
+    {"--mixed", OPTION_FLAG, offsetof(struct args, mixed),
+     .help = "more bits for the matrices that lose most"},
+    {"--high-bits", OPTION_WHOLE, offsetof(struct args, high_bits), 0, 8, 0, "N",
+     "with --mixed: how many (default: 6, or 8 if --bits is over 4)"},
     {"-q --quiet", OPTION_FLAG, offsetof(struct args, quiet),
      .help = "no progress, no closing line"},
     {0}};
@@ -21,6 +25,11 @@ static bool progress(void *arg, size_t done, size_t total) {
     const struct args *a = arg;
     if (!a->quiet) message_progress("quantizing", done, total);
     return !message_interrupted();
+}
+
+static int high_bits(const struct args *a) {
+    if (!a->mixed) return 0;
+    return a->high_bits ? (int)a->high_bits : a->bits > 4 ? 8 : 6;
 }
 
 static bool is_same_file(const char *a, const char *b) {
@@ -34,16 +43,19 @@ static int quantize(const struct session *s, const struct args *a) {
     nibble_quantization q = {.bits = (int)a->bits,
                              .group = (int)a->group_size,
                              .embed_bits = (int)a->embed_bits,
+                             .high_bits = high_bits(a),
                              .threads = (int)a->threads,
                              .arg = (void *)a,
                              .progress = progress};
     if (!nibble_quantize(s->model, a->words[1], &q, &done, &e)) return message_error(&e);
     message_progress_end();
     if (a->quiet) return EXIT_DONE;
+    char more[32] = "";
+    if (q.high_bits) snprintf(more, sizeof more, " or %d", q.high_bits);
     fprintf(stderr,
-            "%s: %zu matrices at %lld bits in groups of %lld, %zu kept as they were, %.1f MB from "
-            "%.1f MB\n",
-            a->words[1], done.quantized, a->bits, a->group_size, done.kept,
+            "%s: %zu matrices at %lld%s bits in groups of %lld, %zu kept as they were, %.1f MB "
+            "from %.1f MB\n",
+            a->words[1], done.quantized, a->bits, more, a->group_size, done.kept,
             (double)done.bytes_out / 1e6, (double)done.bytes_in / 1e6);
     return EXIT_DONE;
 }
@@ -53,6 +65,10 @@ static int run(const struct args *a) {
     message_catch_signals();
     if (is_same_file(a->words[0], a->words[1])) {
         message("%s would replace the model it is made from; give another name", a->words[1]);
+        return EXIT_USAGE;
+    }
+    if (a->high_bits && !a->mixed) {
+        message("--high-bits goes with --mixed");
         return EXIT_USAGE;
     }
     int code = session_open_model(&s, a->words[0]);
@@ -69,7 +85,10 @@ const struct command command_quantize = {
     .summary = "write a model as a single-file .npz with MLX's affine quantization",
     .notes = "A matrix whose width is no multiple of the group size keeps its type; the closing "
              "line counts\n"
-             "them and nibble info lists them. Nothing appears as OUT.npz unless all went well.",
+             "them and nibble info lists them. Nothing appears as OUT.npz unless all went well.\n\n"
+             "With --mixed, as in MLX's mixed recipes, embedding and output have more bits, and\n"
+             "so have v_proj and down_proj, or what a family has for them, in the first and the\n"
+             "last eighth of the layers and every third between.",
     .min_words = 2,
     .max_words = 2,
     .groups = groups,

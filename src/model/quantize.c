@@ -1,6 +1,7 @@
 #include "model/quantize.h"
 
 #include <cjson/cJSON.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -162,11 +163,41 @@ static void add_matrix(struct quantizer *q, const char *module, const struct mat
     }
 }
 
+static bool is_among(const struct mat *m, const struct mat *first, size_t count) {
+    uintptr_t at = (uintptr_t)m, begin = (uintptr_t)first;
+    return at >= begin && at - begin < count * sizeof *first;
+}
+
+/* Values and feed-forward outputs of some layers, by the rule of MLX's mixed recipes (which is that
+ * of llama.cpp's Q4_K_M): the first and the last eighth, and every third between. */
+static bool is_sensitive(const struct model *m, const struct mat *mat) {
+    size_t layers = m->spec.layers, eighth = layers / 8;
+    for (size_t i = 0; i < layers; i++) {
+        const struct layer *l = &m->weights.layers[i];
+        bool here = i < eighth || i >= 7 * layers / 8 || (i - eighth) % 3 == 2;
+        if (!here) continue;
+        if (mat == &l->wv || mat == &l->v_b || mat == &l->down || mat == &l->shared_down ||
+            is_among(mat, l->expert_down, l->expert_down ? m->spec.experts : 0)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* The bits that a matrix should have. */
+static int wanted_bits(const struct quantizer *q, const struct mat *mat) {
+    const struct quantize_options *o = q->options;
+    const struct weights *w = &q->model->weights;
+    if (mat == &w->embed && o->embed_bits) return o->embed_bits;
+    if (!o->high_bits) return o->bits;
+    bool ends = mat == &w->embed || mat == &w->output;
+    return ends || is_sensitive(q->model, mat) ? o->high_bits : o->bits;
+}
+
 /* The bits of a matrix in the output; 0: it stays as it is. Parts of larger tensors get one of
  * their own, whatever their type. */
 static int bits_of(const struct quantizer *q, const struct weights_tensor *t) {
-    bool embed = t->mat == &q->model->weights.embed;
-    int bits = embed && q->options->embed_bits ? q->options->embed_bits : q->options->bits;
+    int bits = wanted_bits(q, t->mat);
     if (bits == DECODED || t->mat->cols % (size_t)q->options->group == 0) return bits;
     return t->source ? 0 : DECODED;
 }
@@ -285,10 +316,18 @@ static bool check(const struct quantize_options *o, struct error *e) {
     return fail(e, STATUS_ARGUMENT, "group size %d: it must be 32, 64 or 128", o->group);
 }
 
+static bool check_high(const struct quantize_options *o, struct error *e) {
+    if (!o->high_bits || (affine_valid(o->high_bits, 32) && o->high_bits > o->bits)) return true;
+    return fail(e, STATUS_ARGUMENT,
+                "%d bits for the sensitive matrices: it must be a width of at most 8, more than "
+                "the %d of the others",
+                o->high_bits, o->bits);
+}
+
 bool quantize(const struct model *m, const char *path, const struct quantize_options *o,
               struct quantize_report *report, struct error *e) {
     *report = (struct quantize_report){0};
-    if (!check(o, e)) return false;
+    if (!check(o, e) || !check_high(o, e)) return false;
     struct quantizer q = {.model = m, .options = o, .report = report, .e = e, .ok = true};
     bool ok = prepare(&q, path, e);
     if (ok) {

@@ -12,6 +12,7 @@ struct quantize_options {
     int bits, group; /* as affine_valid() has them */
     int embed_bits;  /* for the embedding, and so for an output tied to it; 0: as bits */
     int threads;
+    int high_bits; /* for embedding, output and the matrices that lose most; 0: as bits */
     bool (*progress)(void *arg, size_t done,
                      size_t total); /* bytes of weights read; false: stop. May be NULL */
     void *arg;

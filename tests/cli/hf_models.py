@@ -18,8 +18,10 @@ SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "convert.py"
 sys.dont_write_bytecode = True
 sys.path.insert(0, str(SCRIPT.parent))
 import convert as script
+import npz_write
 
-SIZES = {"F32": 4, "F16": 2, "BF16": 2, "F64": 8, "U32": 4, "I64": 8, "BOOL": 1, "F8_E4M3": 1}
+SIZES = {"F32": 4, "F16": 2, "BF16": 2, "F64": 8, "U32": 4, "U8": 1, "I64": 8, "BOOL": 1,
+         "F8_E4M3": 1}
 LLAMA = {"model_type": "llama", "hidden_size": 8, "vocab_size": 16, "num_hidden_layers": 11}
 rng = np.random.default_rng(1)
 
@@ -131,6 +133,13 @@ def convert(folder, *options):
     assert result.stdout == "" and left_over(folder.parent) == [], "left-overs"
     with np.load(output, allow_pickle=False) as npz:
         return {name: npz[name] for name in npz.files}, result.stderr
+
+
+def config_of(arrays):
+    """config.json, without the note of where the model came from."""
+    config = json.loads(arrays["config.json"].tobytes())
+    assert config.pop("nibble").keys() == {"converter", "source"}
+    return config
 
 
 def left_over(folder):

@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from harness import main
-from hf_models import (SCRIPT, bf16_nearest, check_refused, convert, make_folder, make_shards,
-                       members, mlx_model, model, rng, run, script, tensor)
+from hf_models import (LLAMA, SCRIPT, bf16_nearest, check_refused, config_of, convert, make_folder,
+                       make_shards, members, mlx_model, model, npz_write, rng, run, script, tensor)
 
 
 # ---- what comes out
@@ -54,7 +54,9 @@ def test_known_files_are_in_it(tmp):
     assert {name for name in arrays if not name.endswith(".weight")} == wanted and len(wanted) == 5
     for name in wanted:
         assert arrays[name].dtype == np.uint8 and arrays[name].ndim == 1
-        assert arrays[name].tobytes() == (folder / name).read_bytes()
+        if name != "config.json":
+            assert arrays[name].tobytes() == (folder / name).read_bytes()
+    assert config_of(arrays).items() >= LLAMA.items()
 
 
 def test_links_are_followed(tmp):
@@ -96,22 +98,25 @@ def test_order_is_that_of_a_run(tmp):
 
 def test_same_bytes_twice(tmp):
     tensors = model("BF16")
-    first, second = make_folder(tmp / "a", tensors), make_folder(tmp / "b", tensors)
-    shards = make_shards(tmp / "c", dict(sorted(tensors.items())), 3)
+    for place in "abc":
+        (tmp / place).mkdir()
+    first, second = make_folder(tmp / "a" / "m", tensors), make_folder(tmp / "b" / "m", tensors)
+    shards = make_shards(tmp / "c" / "m", dict(sorted(tensors.items())), 3)
     for folder in (first, second, shards):
         convert(folder)
         os.utime(folder / "config.json", (1, 1))
-    one = (tmp / "a.npz").read_bytes()
-    assert one == (tmp / "b.npz").read_bytes(), "two runs differ"
-    assert one == (tmp / "c.npz").read_bytes(), "shards differ from a single file"
+    one, two, three = ((tmp / place / "m.npz").read_bytes() for place in "abc")
+    assert one == two, "two runs differ"
+    assert one == three, "shards differ from a single file"
+    assert str(tmp).encode() not in one, "a path of this machine is in the file"
 
 
 def test_zip64_members_are_aligned_too(tmp):
     folder = make_folder(tmp / "m")
     tensors = script.read_folder(folder).tensors
-    kept, script.ZIP64_FROM = script.ZIP64_FROM, 0
-    script.write_npz(tmp / "m.npz", [(tensors[name], "F32") for name in tensors])
-    script.ZIP64_FROM = kept
+    kept, npz_write.ZIP64_FROM = npz_write.ZIP64_FROM, 0
+    npz_write.write_npz(tmp / "m.npz", [(tensors[name], "F32") for name in tensors])
+    npz_write.ZIP64_FROM = kept
     for name, offset, _, extra in members(tmp / "m.npz"):
         assert offset % 64 == 0 and extra[:2] == b"\x01\x00", name
     assert set(np.load(tmp / "m.npz").files) == set(tensors)
@@ -252,6 +257,40 @@ def sparse_folder(folder, count):
     return folder
 
 
+def peak_of(*words):
+    """The most memory, in MB, that the script had."""
+    with subprocess.Popen([sys.executable, SCRIPT, *words], stderr=subprocess.PIPE) as process:
+        stderr = process.stderr.read()
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0, stderr
+    return used.ru_maxrss >> 10
+
+
+def test_memory_is_bounded(tmp):
+    """A tensor of 400 MB takes little more than none, whatever becomes of its type."""
+    small, large = make_folder(tmp / "s"), sparse_folder(tmp / "m", 100 << 20)
+    least = peak_of(small, "-o", tmp / "s.npz")
+    for options in ((), ("--dtype", "f16"), ("--dtype", "bf16")):
+        most = peak_of(large, "-o", tmp / "m.npz", *options)
+        assert most < least + 100, (options, least, most)
+        (tmp / "m.npz").unlink()
+
+
+def test_progress(tmp):
+    """How much is done, on a terminal, from the first second on."""
+    tensors = script.read_folder(sparse_folder(tmp / "m", 5 << 20)).tensors
+    shown, clock = [], iter(range(1000))
+    kept = npz_write.show_progress, npz_write.time.monotonic
+    npz_write.show_progress, npz_write.time.monotonic = shown.append, lambda: next(clock)
+    try:
+        npz_write.write_npz(tmp / "m.npz", [(tensors["x"], "F16")])
+    finally:
+        npz_write.show_progress, npz_write.time.monotonic = kept
+    assert [text.split(": ")[-1] for text in shown] == [
+        *(f"{n}% of 10.49 MB" for n in (40, 60, 80, 100)), ""], shown
+
+
 def wait_for(condition):
     limit = time.monotonic() + 30
     while not condition():
@@ -311,10 +350,14 @@ def test_quantize_is_called(tmp):
     arrays, _ = convert(folder, "--bits", "4", "--nibble", nibble)
     assert set(arrays) == set(plain)
     convert(folder, "--bits", "3", "--group-size", "32", "--embed-bits", "8", "--nibble", nibble)
-    first, second = log.read_text().splitlines()
+    convert(folder, "--bits", "5", "--mixed", "--nibble", nibble)
+    convert(folder, "--bits", "3", "--mixed", "--high-bits", "4", "--nibble", nibble)
+    first, second, third, fourth = log.read_text().splitlines()
     assert first.startswith(f"{nibble} quantize "), first
     assert first.endswith(" --bits 4 --group-size 64"), first
     assert second.endswith(" --bits 3 --group-size 32 --embed-bits 8"), second
+    assert third.endswith(" --bits 5 --group-size 64 --mixed"), third
+    assert fourth.endswith(" --bits 3 --group-size 64 --high-bits 4 --mixed"), fourth
 
 
 def test_quantize_fails(tmp):

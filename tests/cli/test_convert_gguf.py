@@ -15,7 +15,7 @@ import numpy as np
 from gguf_models import (BLOCKS, fields, floats, gguf, llama_metadata, llama_tensors, matrix,
                          pieces_of, spm_metadata, write_llama)
 from harness import TOKENIZER, main
-from hf_models import bf16_nearest, convert, members, run
+from hf_models import bf16_nearest, config_of, convert, members, run
 from models import PIECES, Tiny, forward, save_npz, unpack
 
 EXACT = {"Q4_0": 4, "Q4_1": 4, "Q5_0": 5, "Q5_1": 5, "Q8_0": 8, "MXFP4": 5, "Q4_K": 4, "Q5_K": 5}
@@ -34,10 +34,6 @@ def converted(tmp, tensors, metadata=None, name="m", **options):
     arrays, stderr = convert(path)
     return {name: (array.view("<u2").astype("<u4") << 16).view("<f4") if array.dtype == "V2"
             else array for name, array in arrays.items()}, stderr
-
-
-def config_of(arrays):
-    return json.loads(arrays["config.json"].tobytes())
 
 
 # ---- numbers
@@ -163,9 +159,10 @@ def test_same_bytes_twice(tmp):
     model = Tiny(dim=256, hidden=256, heads=16)
     first = write_llama(tmp / "a.gguf", model, "F16", list(BLOCKS),
                         spm_metadata(TOKENIZER.read_bytes()))
-    shutil.copy(first, tmp / "b.gguf")
-    convert(first), convert(tmp / "b.gguf")
-    assert (tmp / "a.gguf.npz").read_bytes() == (tmp / "b.gguf.npz").read_bytes()
+    (tmp / "b").mkdir()
+    shutil.copy(first, tmp / "b")
+    convert(first), convert(tmp / "b" / "a.gguf")
+    assert (tmp / "a.gguf.npz").read_bytes() == (tmp / "b" / "a.gguf.npz").read_bytes()
     for name, offset, _, _ in members(tmp / "a.gguf.npz"):
         assert offset % 64 == 0, name
 

@@ -128,8 +128,8 @@ FAMILIES = {
                 "ffn_down mlp.dense_4h_to_h".replace(" ", "+ ").replace(",+", ",").replace(
                     "+ ,", ","), {**LAYER_NORM, "use_parallel_residual": ("bool", True),
                                   "rope.dimension_count": ("u32", 4)},
-                {"model_type": "gpt_neox", "rotary_pct": 0.25, "use_parallel_residual": True,
-                 "rotary_emb_base": 10000.0},
+                {"model_type": "gpt_neox", "partial_rotary_factor": 0.25,
+                 "use_parallel_residual": True, "rope_theta": 10000.0},
                 "token_embd gpt_neox.embed_in, output_norm+ gpt_neox.final_layer_norm, "
                 "output embed_out", "gpt_neox.layers.%d."),
     "falcon": ("attn_norm+ input_layernorm, attn_output self_attention.dense, "

@@ -141,10 +141,12 @@ def test_weights_and_config(tmp):
         assert "no tokenizer" in stderr
         config = json.loads(arrays["config.json"].tobytes())
         assert config == {
-            "model_type": "llama", "dim": 64, "hidden_dim": 128, "n_layers": 2, "n_heads": 4,
-            "n_kv_heads": 2, "vocab_size": PIECES, "max_seq_len": 256, "norm_eps": 1e-5,
+            "model_type": "llama", "hidden_size": 64, "intermediate_size": 128,
+            "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+            "vocab_size": PIECES, "max_position_embeddings": 256, "rms_norm_eps": 1e-5,
             "rope_theta": 10000.0, "tie_word_embeddings": tied, "bos_token_id": 1,
-            "eos_token_id": [1, 2]}, config
+            "eos_token_id": [1, 2], "nibble": {"converter": 1, "source": {
+                "format": "llama2.c", "name": "model.bin"}}}, config
 
 
 def test_found_by_its_first_bytes(tmp):

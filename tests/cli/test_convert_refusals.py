@@ -18,6 +18,10 @@ def test_wrong_usage(tmp):
     for words in ([], [folder], output, [folder, "-o", tmp / "x.bin"], [folder, "x.npz"],
                   [folder, *output, "--dtype", "f8"], [folder, *output, "--bits", "7"],
                   [folder, *output, "--group-size", "64"], [folder, *output, "--bit", "4"],
+                  [folder, *output, "--mixed"], [folder, *output, "--high-bits", "6"],
+                  [folder, *output, "--bits", "4", "--high-bits", "6"],
+                  [folder, *output, "--bits", "8", "--mixed"],
+                  [folder, *output, "--bits", "6", "--mixed", "--high-bits", "6"],
                   [folder, *output, "--bits", "4", "--group-size", "48"]):
         result = run(*words)
         assert result.returncode == 2 and result.stderr.count("\n") == 1, (words, result.stderr)
@@ -57,7 +61,8 @@ def test_folders_of_other_kinds(tmp):
                         ("model-00001-of-00002.safetensors", "index.json"),
                         ("adapter_model.safetensors", "adapter"),
                         ("consolidated.safetensors", "Mistral"),
-                        ("weights.00.npz", "as it is"), ("README.md", "neither"),
+                        ("weights.00.npz", "not an .npz"), ("README.md", "neither"),
+                        ("adapters.npz", "adapter"),
                         ("tokenizer.bin", "the model's .bin itself")):
         (tmp / f"with {name}").mkdir()
         (tmp / f"with {name}" / name).write_bytes(b"")
@@ -89,19 +94,31 @@ def test_not_regular_files(tmp):
 
 def test_configs_nibble_cannot_run(tmp):
     for i, (words, changes) in enumerate((
-            ('model_type "qwen2"', {"model_type": "qwen2"}),
+            ('model_type "mamba"', {"model_type": "mamba"}),
             ("model_type null", {"model_type": None}),
             ("it runs llama, mistral", {"model_type": ["llama"]}),
             ('rope_scaling.type is "dynamic"', {"rope_scaling": {"type": "dynamic"}}),
-            ('rope_scaling.rope_type is "longrope"', {"rope_scaling": {"rope_type": "longrope"}}),
-            ('rope_parameters.rope_type is "su"', {"rope_parameters": {"rope_type": "su"}}),
+            ('rope_scaling.rope_type is "mrope"', {"rope_scaling": {"rope_type": "mrope"}}),
+            ('rope_parameters.type is "ntk"', {"rope_parameters": {"type": "ntk"}}),
+            ('rope_parameters.full_attention.rope_type is "x"',
+             {"rope_parameters": {"full_attention": {"rope_type": "x"}}}),
+            ("it runs default, linear, llama3", {"rope_parameters": {"rope_type": "proportional"}}),
+            ('rope_parameters.sliding_attention.rope_type is "yarn"',
+             {"rope_parameters": {"sliding_attention": {"rope_type": "yarn"}}}),
             ("rope_scaling.rope_type is 3", {"rope_scaling": {"type": "linear", "rope_type": 3}}),
             ("rope_scaling should be", {"rope_scaling": "linear"}),
+            ("rope_parameters should be", {"rope_parameters": [1]}),
+            ("does not say its rope_type", {"rope_scaling": {"factor": 2.0}}),
+            ('hidden_act is "quick_gelu"', {"hidden_act": "quick_gelu"}),
+            ('activation_function is "mish"', {"activation_function": "mish"}),
+            ("it runs silu, gelu, gelu_pytorch_tanh", {"hidden_activation": 3}),
             ('"gptq"', {"quantization_config": {"quant_method": "gptq", "bits": 4}}),
             ('"fp8"', {"quantization_config": {"quant_method": "fp8"}, "quantization": None}),
             ("quant_method null", {"quantization_config": {"load_in_4bit": True}}),
             ("compression_config", {"compression_config": {"format": "int-quantized"}}),
-            ('mode "mxfp4"', {"quantization": {"group_size": 32, "bits": 4, "mode": "mxfp4"}}))):
+            ('mode "nvfp4"', {"quantization": {"group_size": 16, "bits": 4, "mode": "nvfp4"}}),
+            ('mode "mxfp8"', {"quantization": {"group_size": 64, "bits": 4, "lm_head": {
+                "group_size": 32, "bits": 8, "mode": "mxfp8"}}}))):
         check_refused(make_folder(tmp / f"m{i}", **changes), words)
 
 
@@ -109,7 +126,9 @@ def test_configs_nibble_runs(tmp):
     for i, changes in enumerate((
             {"model_type": "mistral"}, {"rope_scaling": None}, {"quantization_config": None},
             {"rope_scaling": {"type": "linear", "factor": 2.0}},
-            {"rope_scaling": {"rope_type": "llama3"}},
+            {"rope_scaling": {"rope_type": "llama3"}}, {"hidden_activation": None},
+            {"hidden_act": "gelu_new", "activation": "silu"},
+            {"quantization_config": {"quant_method": "mxfp4"}},
             {"rope_parameters": {"rope_type": "yarn"}, "rope_scaling": {"rope_type": "default"}})):
         convert(make_folder(tmp / f"m{i}", **changes))
 

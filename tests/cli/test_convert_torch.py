@@ -14,7 +14,7 @@ import numpy as np
 
 from harness import TOKENIZER, main
 import hf_models
-from hf_models import check_refused, convert, model, rng
+from hf_models import check_refused, config_of, convert, model, rng
 from models import META, Tiny
 from torch_models import (make_folder, make_meta_folder, members_of, pickle_of, storage, view,
                           views, write_torch, zip_of)
@@ -35,11 +35,11 @@ def test_types(tmp):
                                      for i, (name, (dtype, _, data)) in enumerate(table.items())})
     arrays, stderr = convert(folder)
     assert set(arrays) == set(table) | {"config.json", "tokenizer.model"} and "note" not in stderr
+    assert config_of(arrays) == json.loads((folder / "config.json").read_text())
     for name, (_, kind, data) in table.items():
         assert arrays[name].dtype == np.dtype(kind) and arrays[name].shape == data.shape, name
         assert arrays[name].tobytes() == data.tobytes(), name
-    for name in ("config.json", "tokenizer.model"):
-        assert arrays[name].tobytes() == (folder / name).read_bytes()
+    assert arrays["tokenizer.model"].tobytes() == (folder / "tokenizer.model").read_bytes()
 
 
 def test_other_types(tmp):
@@ -52,7 +52,7 @@ def test_other_types(tmp):
     check_refused(make_folder(tmp / "n", table), "tensor x.ids has the type I64")
 
 
-def test_the_same_bytes_as_from_safetensors(tmp):
+def test_the_same_as_from_safetensors(tmp):
     tensors = model("F16")
     table = {name: view(storage(i, dtype, data), shape)
              for i, (name, (dtype, shape, data)) in enumerate(tensors.items())}
@@ -68,10 +68,14 @@ def test_the_same_bytes_as_from_safetensors(tmp):
                     root=file.removesuffix(".bin"))
         index.update({name: file for name in names[i::3]})
     (tmp / "shards" / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": index}))
-    for folder in (*folders, tmp / "shards"):
-        convert(folder)
-    for name in ("st", "shards"):
-        assert (tmp / "pt.npz").read_bytes() == (tmp / f"{name}.npz").read_bytes(), name
+    want, *others = [convert(folder)[0] for folder in (*folders, tmp / "shards")]
+    for arrays in others:
+        assert list(arrays) == list(want), "their order"
+        assert config_of(arrays) == config_of(want)
+        for name in arrays.keys() - {"config.json"}:
+            assert arrays[name].dtype == want[name].dtype and (arrays[name] == want[name]).all()
+    for arrays, form in zip((want, *others), ("pytorch", "safetensors", "pytorch")):
+        assert json.loads(arrays["config.json"].tobytes())["nibble"]["source"]["format"] == form
 
 
 def test_safetensors_go_first(tmp):
@@ -214,10 +218,6 @@ def cut(arrays, count, embedding):
     return shards
 
 
-def config_of(arrays):
-    return json.loads(arrays["config.json"].tobytes())
-
-
 def test_meta_shards_are_joined(tmp):
     m = Tiny(META)
     for i, (count, embedding) in enumerate(((1, 0), (2, 1), (2, 0), (4, 1), (8, 0))):
@@ -263,17 +263,17 @@ def test_meta_models_run(tmp, nibble):
 
 def test_meta_config(tmp):
     shard = cut(Tiny(META).arrays(), 1, 0)
-    cases = [({}, {"model_type": "llama", "rope_theta": 10000.0, "vocab_size": -1}),
-             ({"rope_theta": 500000.0}, {"rope_theta": 500000.0, "rope_scaling": None}),
-             ({"use_scaled_rope": False}, {"rope_scaling": None}),
-             ({"n_kv_heads": 2, "head_dim": 16}, {"head_dim": 16})]
+    always = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+              "num_key_value_heads": 2, "rms_norm_eps": 1e-5, "vocab_size": -1, "multiple_of": 256,
+              "ffn_dim_multiplier": 1.3, "model_type": "llama"}
+    cases = [({}, {"rope_theta": 10000.0}), ({"rope_theta": 500000.0}, {"rope_theta": 500000.0}),
+             ({"use_scaled_rope": False}, {"rope_theta": 10000.0}),
+             ({"n_kv_heads": 2, "head_dim": 16}, {"rope_theta": 10000.0, "head_dim": 16})]
     for i, (changes, wanted) in enumerate(cases):
         folder = make_meta_folder(tmp / f"m{i}" / "m", shard, {**PARAMS, **changes})
-        got = config_of(convert(folder)[0])
-        for key, value in {**PARAMS, **wanted}.items():
-            assert got.get(key) == value, (key, got)
+        assert config_of(convert(folder)[0]) == {**always, **wanted}
     folder = make_meta_folder(tmp / "inner" / "m", shard, {"model": PARAMS, "more": 1})
-    assert config_of(convert(folder)[0])["dim"] == 64
+    assert config_of(convert(folder)[0])["hidden_size"] == 64
 
 
 def test_meta_scaled_rope(tmp):
@@ -285,7 +285,7 @@ def test_meta_scaled_rope(tmp):
         assert config["rope_scaling"] == {
             "rope_type": "llama3", "factor": factor, "low_freq_factor": 1, "high_freq_factor": 4,
             "original_max_position_embeddings": 8192}, config
-        assert config["max_seq_len"] == 131072 and "use_scaled_rope" not in config
+        assert config["max_position_embeddings"] == 131072 and "use_scaled_rope" not in config
 
 
 def test_meta_same_bytes_twice(tmp):

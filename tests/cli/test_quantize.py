@@ -219,6 +219,63 @@ def test_matrices_of_several_widths(tmp, nibble):
     assert np.abs(np.load(tmp / "l.npy") - forward(model, ids)).mean() < 0.3
 
 
+# ---- mixed widths
+
+SENSITIVE = {8: (0, 3, 6, 7), 3: (2,), 16: (0, 1, 4, 7, 10, 13, 14, 15)}  # by number of layers
+
+
+def test_mixed_widths(tmp, nibble):
+    """v_proj and down_proj of MLX's layers, the embedding and the output; by both namings."""
+    for names, layers, tied in ((0, 8, False), (META, 3, True), (0, 16, True)):
+        model = Tiny(names, layers=layers, tied=tied, vocab=16)
+        source = model.save(tmp / "m.npz", tokenizer=None)
+        for options, low, high in ((("--mixed",), 4, 6), (("--bits", 2, "--mixed"), 2, 6),
+                                   (("--bits", 5, "--mixed"), 5, 8),
+                                   (("--bits", 3, "--mixed", "--high-bits", 4), 3, 4)):
+            arrays, line = quantize(nibble, source, tmp / "q.npz", "--group-size", 32, *options)
+            assert f"{low} or {high} bits" in line, line
+            said = config_of(arrays)["quantization"]
+            for key, w in model.weights.items():
+                if w.ndim == 1:
+                    continue
+                sensitive = key in ("embed", "output") or (
+                    key[0] in ("wv", "down") and key[1] in SENSITIVE[layers])
+                check_array(arrays, model.name(key), w, high if sensitive else low, 32)
+                module = model.name(key).removesuffix(".weight")
+                assert said.get(module) == ({"group_size": 32, "bits": high} if sensitive else None)
+            assert said["bits"] == low
+
+
+def test_mixed_and_the_embedding(tmp, nibble):
+    """--embed-bits goes before; an output that is not tied is no embedding."""
+    model = Tiny(vocab=16)
+    source = model.save(tmp / "m.npz", tokenizer=None)
+    arrays, _ = quantize(nibble, source, tmp / "q.npz", "--mixed", "--embed-bits", 3)
+    check_array(arrays, "model.embed_tokens.weight", model.weights["embed"], 3, 64)
+    check_array(arrays, "lm_head.weight", model.weights["output"], 6, 64)
+
+
+def test_mixed_is_nearer(tmp, nibble):
+    model, ids = Tiny(META, seed=4, layers=4), list(range(1, 30))
+    path, want, errors = model.save(tmp / "m.npz"), forward(model, ids), []
+    for options in ((), ("--mixed",), ("--bits", 6)):
+        quantize(nibble, path, tmp / "q.npz", "--bits", 2, "--group-size", 32, *options)
+        nibble("logits", tmp / "q.npz", "--ids", " ".join(map(str, ids)), "-o", tmp / "l.npy")
+        errors.append(float(np.abs(np.load(tmp / "l.npy") - want).mean()))
+    assert errors == sorted(errors, reverse=True), errors
+
+
+def test_wrong_mixed_widths(tmp, nibble):
+    path = Tiny().save(tmp / "m.npz")
+    for options, says in ((("--bits", "8", "--mixed"), "more than the 8"),
+                          (("--mixed", "--high-bits", "4"), "more than the 4"),
+                          (("--mixed", "--high-bits", "7"), "7 bits")):
+        err = nibble.refuses("quantize", path, tmp / "q.npz", *options, says=says, code=2)
+        assert "sensitive matrices" in err
+    nibble.refuses("quantize", path, tmp / "q.npz", "--high-bits", "6", says="--mixed", code=2)
+    assert not (tmp / "q.npz").exists()
+
+
 # ---- the same bytes
 
 def test_same_bytes(tmp, nibble):
