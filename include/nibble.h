@@ -164,6 +164,11 @@ typedef struct nibble_context_info {
 
 NIBBLE_API void nibble_context_describe(const nibble_context *c, nibble_context_info *info);
 
+/* Says that the text will come to so many tokens in all, where it is appended piece by piece. It
+ * matters to models whose rope has a table for long texts (LongRoPE), which is chosen by that
+ * length; without this by the length after each nibble_eval. */
+NIBBLE_API void nibble_expect(nibble_context *c, size_t tokens);
+
 /* Appends n ids. logits may be NULL; else it receives [n, vocab] when all, [vocab] of the last
  * otherwise. */
 NIBBLE_API bool nibble_eval(nibble_context *c, const int *ids, size_t n, float *logits, bool all,
@@ -232,7 +237,7 @@ NIBBLE_API bool nibble_generate(nibble_context *c, const nibble_generation *g, c
 /* --- files ------------------------------------------------------------------------------------ */
 
 typedef struct nibble_quantization {
-    int bits, group; /* 2, 3, 4, 5, 6 or 8; 32, 64 or 128 */
+    int bits, group; /* 2, 3, 4, 5, 6 or 8, or 32 to decode all to f32; 32, 64 or 128 */
     int embed_bits;  /* of the embedding; 0: as bits */
     int threads;     /* 0: the machine's default */
     int high_bits;   /* of embedding, output and the matrices that lose most; 0: as bits */

@@ -52,6 +52,10 @@ void nibble_context_describe(const nibble_context *c, nibble_context_info *info)
     };
 }
 
+void nibble_expect(nibble_context *c, size_t tokens) {
+    run_expect(&c->run, tokens);
+}
+
 bool nibble_eval(nibble_context *c, const int *ids, size_t n, float *logits, bool all,
                  nibble_error *out) {
     struct error e = {0};

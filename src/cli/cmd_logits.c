@@ -16,6 +16,7 @@ static int evaluate(struct session *s, const nibble_ids *ids, size_t vocab, floa
     nibble_error e;
     nibble_context_info info;
     nibble_context_describe(s->context, &info);
+    nibble_expect(s->context, ids->count);
     for (size_t done = 0; done < ids->count;) {
         size_t rest = ids->count - done, count = rest < info.batch ? rest : info.batch;
         if (message_interrupted()) return message_interrupted_exit();

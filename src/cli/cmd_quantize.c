@@ -7,11 +7,11 @@
 #include "cli/session.h"
 
 static const struct option options_quantize[] = {
-    {"--bits", OPTION_WHOLE, offsetof(struct args, bits), 2, 8, 4, "N",
-     "bits of a weight: 2, 3, 4, 5, 6 or 8"},
+    {"--bits", OPTION_WHOLE, offsetof(struct args, bits), 2, 32, 4, "N",
+     "bits of a weight: 2, 3, 4, 5, 6 or 8, or 32 to decode all to f32"},
     {"--group-size", OPTION_WHOLE, offsetof(struct args, group_size), 32, 128, 64, "N",
      "weights that share a scale: 32, 64 or 128"},
-    {"--embed-bits", OPTION_WHOLE, offsetof(struct args, embed_bits), 0, 8, 0, "N",
+    {"--embed-bits", OPTION_WHOLE, offsetof(struct args, embed_bits), 0, 32, 0, "N",
      "bits of the embedding and an output tied to it (default: as --bits)"},
     {"--mixed", OPTION_FLAG, offsetof(struct args, mixed),
      .help = "more bits for the matrices that lose most"},
@@ -37,6 +37,19 @@ static bool is_same_file(const char *a, const char *b) {
     return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
 }
 
+static void report(const struct args *a, const nibble_quantization *q,
+                   const nibble_quantized *done) {
+    char how[64] = "in f32", more[16] = "";
+    if (q->high_bits) snprintf(more, sizeof more, " or %d", q->high_bits);
+    if (a->bits < 32) {
+        snprintf(how, sizeof how, "at %lld%s bits in groups of %lld", a->bits, more,
+                 a->group_size);
+    }
+    fprintf(stderr, "%s: %zu matrices %s, %zu kept as they were, %.1f MB from %.1f MB\n",
+            a->words[1], done->quantized, how, done->kept, (double)done->bytes_out / 1e6,
+            (double)done->bytes_in / 1e6);
+}
+
 static int quantize(const struct session *s, const struct args *a) {
     nibble_error e;
     nibble_quantized done;
@@ -49,14 +62,7 @@ static int quantize(const struct session *s, const struct args *a) {
                              .progress = progress};
     if (!nibble_quantize(s->model, a->words[1], &q, &done, &e)) return message_error(&e);
     message_progress_end();
-    if (a->quiet) return EXIT_DONE;
-    char more[32] = "";
-    if (q.high_bits) snprintf(more, sizeof more, " or %d", q.high_bits);
-    fprintf(stderr,
-            "%s: %zu matrices at %lld%s bits in groups of %lld, %zu kept as they were, %.1f MB "
-            "from %.1f MB\n",
-            a->words[1], done.quantized, a->bits, more, a->group_size, done.kept,
-            (double)done.bytes_out / 1e6, (double)done.bytes_in / 1e6);
+    if (!a->quiet) report(a, &q, &done);
     return EXIT_DONE;
 }
 

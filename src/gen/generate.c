@@ -45,6 +45,7 @@ static bool go_on(const struct generation *g, size_t prompt_done) {
 /* A batch at a time, so that a long prompt can be interrupted. */
 static bool read_prompt(struct generation *g, const int *prompt, size_t n, bool *interrupted,
                         struct error *e) {
+    run_expect(g->run, g->run->pos + n);
     for (size_t done = 0; done < n;) {
         *interrupted = !go_on(g, done);
         if (*interrupted) return true;

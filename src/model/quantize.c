@@ -207,8 +207,9 @@ static void add_vector(struct quantizer *q, const struct weights_tensor *t) {
     uint64_t shape[2] = {t->rows, t->cols};
     struct span bytes = {(const unsigned char *)t->vec, t->rows * t->cols * sizeof(float)};
     bool row = t->rows == 1;
-    add(q, t->name, DTYPE_F32, row ? 1 : 2, row ? shape + 1 : shape,
-        (struct member){.bytes = bytes});
+    char name[NAME_BYTES];
+    snprintf(name, sizeof name, "%s%s", t->name, t->plain_name ? "" : ".weight");
+    add(q, name, DTYPE_F32, row ? 1 : 2, row ? shape + 1 : shape, (struct member){.bytes = bytes});
 }
 
 static void add_tensor(void *arg, const struct weights_tensor *t) {
@@ -225,8 +226,7 @@ static void add_tensor(void *arg, const struct weights_tensor *t) {
         return;
     }
     q->report->kept += t->mat != NULL;
-    add_copy(q, t->name, ".weight");
-    if (!t->mat) add_copy(q, t->name, ""); /* a bias */
+    add_copy(q, t->name, t->plain_name ? "" : ".weight");
     add_copy(q, t->name, ".scales");
     add_copy(q, t->name, ".biases");
 }
@@ -312,7 +312,12 @@ static bool check(const struct quantize_options *o, struct error *e) {
                     "%d bits: a width is 2, 3, 4, 5, 6 or 8, or 32 for matrices in f32",
                     is_width(o->bits) ? embed : o->bits);
     }
-    if (affine_valid(o->bits, o->group)) return true;
+    if (o->bits == DECODED && embed != DECODED) {
+        return fail(e, STATUS_ARGUMENT,
+                    "%d bits for the embedding alone: with 32 for the others nothing is quantized",
+                    embed);
+    }
+    if (affine_valid(8, o->group)) return true;
     return fail(e, STATUS_ARGUMENT, "group size %d: it must be 32, 64 or 128", o->group);
 }
 

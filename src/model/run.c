@@ -164,10 +164,14 @@ bool run_check(const struct run *r, const int *ids, size_t n, struct error *e) {
     return true;
 }
 
+void run_expect(struct run *r, size_t tokens) {
+    r->expected = tokens;
+}
+
 bool run_append(struct run *r, const int *ids, size_t n, float *logits, bool all, struct error *e) {
     if (!run_check(r, ids, n, e)) return false;
     size_t vocab = r->model->spec.vocab;
-    choose_rope(r, r->pos + n);
+    choose_rope(r, larger(r->pos + n, r->expected));
     for (size_t done = 0; done < n;) {
         size_t count = n - done < r->batch ? n - done : r->batch;
         forward(r, ids + done, count, r->pos);
@@ -183,6 +187,7 @@ bool run_append(struct run *r, const int *ids, size_t n, float *logits, bool all
 
 void run_rewind(struct run *r, size_t pos) {
     if (pos < r->pos) r->pos = pos;
+    r->expected = 0;
 }
 
 size_t run_bytes(const struct run *r) {

@@ -29,7 +29,8 @@ struct run {
     struct arena arena;
     struct kv kv;
     size_t context, batch;
-    size_t pos; /* tokens in the cache */
+    size_t pos;      /* tokens in the cache */
+    size_t expected; /* that the text at hand will come to */
     struct rotation global, local;
     struct rope_growth growth;
 
@@ -55,8 +56,12 @@ void run_close(struct run *r);
 /* Whether n ids can be appended: they fit the context (else STATUS_CONTEXT) and the vocabulary. */
 bool run_check(const struct run *r, const int *ids, size_t n, struct error *e);
 
-/* Appends n ids: forward passes of at most batch tokens, each after the other. Where rope has a
- * table for long texts, the length after all n decides which one turns them. logits, if not NULL,
+/* Says that the text will come to so many tokens in all, for callers that append it piece by piece.
+ * Where rope has a table for long texts, that length decides which one turns them, as if all were
+ * appended at once. */
+void run_expect(struct run *r, size_t tokens);
+
+/* Appends n ids: forward passes of at most batch tokens, each after the other. logits, if not NULL,
  * is [n, vocab] when all, else [vocab] for the last one. What run_check refuses is refused before
  * anything changes. */
 bool run_append(struct run *r, const int *ids, size_t n, float *logits, bool all, struct error *e);

@@ -95,14 +95,15 @@ static bool settle_heads(struct spec *s, const struct config *c, struct error *e
     s->rope_dim += s->rope_dim % 2; /* whole pairs */
     if (!s->query_scalar) s->query_scalar = (double)s->head_dim;
     if (!s->attention_scale) s->attention_scale = 1 / sqrt(s->query_scalar);
-    if (s->rope_dim <= s->head_dim) return true;
+    if (s->nope_dim + s->rope_dim <= s->head_dim) return true;
     return fail(e, STATUS_MODEL,
                 "%s: heads of %zu dimensions; rope turns pairs, so it must be even", c->where,
                 s->head_dim);
 }
 
 static bool settle_latent(struct spec *s, const struct config *c, struct error *e) {
-    if (!s->kv_rank || (s->nope_dim && s->rope_dim && s->kv_heads == s->heads)) return true;
+    bool even = !s->kv_heads || s->kv_heads == s->heads;
+    if (!s->kv_rank || (s->nope_dim && s->rope_dim && even)) return true;
     return fail(e, STATUS_MODEL,
                 "%s: latent attention (kv_lora_rank) needs qk_nope_head_dim, qk_rope_head_dim and "
                 "as many key/value heads as heads",

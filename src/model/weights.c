@@ -246,10 +246,10 @@ static void check_item(struct each *each, const struct at *at, size_t item) {
     if (p.array) describe(found, sizeof found, "found", p.array);
     if (p.array && p.scales) describe(found, sizeof found, " with scales", p.scales);
     if (p.array && p.offsets) describe(found, sizeof found, " with biases", p.offsets);
-    if (p.array && p.scales && !p.offsets)
+    if (p.array && p.scales && !p.offsets && p.array->dtype == DTYPE_U32)
         strncat(found, " without biases", sizeof found - strlen(found) - 1);
     snprintf(full, sizeof full, "%s%s", p.name, at->slot.is_matrix ? ".weight" : "");
-    problem(each, full, p.array ? found : "it is missing", &at->slot, &p);
+    problem(each, p.array ? p.array->name : full, p.array ? found : "it is missing", &at->slot, &p);
 }
 
 static void check_slot(struct each *each, const struct at *at) {
@@ -369,6 +369,7 @@ static void visit_item(struct each *each, const struct at *at, size_t item) {
     else
         t.vec = vector_of(each->w, at->id, at->layer);
     if (!place.whole) tensors_name(place.name, &each->t, slot, at->layer, item);
+    t.plain_name = !slot->is_matrix && !ends_with(place.name, ".weight");
     if (ends_with(place.name, ".weight")) place.name[strlen(place.name) - strlen(".weight")] = 0;
     each->visit(each->arg, &t);
 }

@@ -48,6 +48,7 @@ void weights_bind(struct weights *w, const struct spec *s, const struct store *s
 /* A tensor that is bound. */
 struct weights_tensor {
     const char *name;           /* without ".weight"; of a part of a larger one, that of the slot */
+    bool plain_name;            /* there was none to leave out: a bias */
     const struct mat *mat;      /* NULL: a vector */
     const float *vec;           /* [rows, cols] as it is used, norm_offset and all */
     const struct array *source; /* NULL: it is a part, or its rows lie apart */

@@ -161,6 +161,25 @@ def test_runs_as_numpy_decodes_it(tmp, nibble):
         model = Tiny(META, seed=5)
 
 
+def test_decoded(tmp, nibble):
+    """--bits 32 writes what numpy decodes, and the line and info speak of f32."""
+    path = Tiny().save(tmp / "m.npz", "<f2")
+    encoded, _ = quantize(nibble, path, tmp / "q.npz", "--bits", 3, "--group-size", 32)
+    decoded, line = quantize(nibble, tmp / "q.npz", tmp / "d.npz", "--bits", 32)
+    assert "16 matrices in f32, 0 kept as they were" in line and "bits" not in line, line
+    for name in [name for name in encoded if encoded[name].dtype == np.uint32]:
+        want, got = unpack(encoded, name, 3, 32)[0], decoded[name]
+        assert got.dtype == np.float32 and np.abs(got - want).max() <= 1e-6 * np.abs(want).max()
+    assert "quantization" not in config_of(decoded) and "affine" in \
+        nibble("info", tmp / "q.npz").decode()
+    assert "affine" not in nibble("info", tmp / "d.npz").decode()
+    for words, says in ((("--bits", 32, "--embed-bits", 8), "8 bits for the embedding alone"),
+                        (("--bits", 7), "7 bits: a width is"), (("--bits", 16), "16 bits: a width"),
+                        (("--embed-bits", 9), "9 bits: a width")):
+        nibble.refuses("quantize", path, tmp / "x.npz", *words, says=says, code=2)
+    nibble.refuses("quantize", path, tmp / "x.npz", "--bits", 33, says="from 2 to 32", code=2)
+
+
 # ---- what is kept as it was
 
 def test_widths_that_are_no_multiple(tmp, nibble):

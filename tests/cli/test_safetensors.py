@@ -12,7 +12,7 @@ import numpy as np
 from harness import ROOT, TOKENIZER, main
 from models import META, Tiny
 
-GOLDEN = ROOT / "tests" / "golden" / "llama"
+GOLDEN = ROOT / "tests" / "golden" / "llama-llama3"
 TYPES = {"<f4": "F32", "<f2": "F16", "|V2": "BF16", "<V2": "BF16", "<u4": "U32", "|u1": "U8"}
 IDS = "1 5 9 40 300 7 7 2 64 128 33"
 

@@ -167,6 +167,54 @@ static void test_again(void) {
     model_close(&m);
 }
 
+/* With 32 bits every matrix becomes f32, whatever its width, and the config says nothing of it. */
+static void test_decoded(void) {
+    static const char *const sources[] = {"odd.npz", "q.npz"};
+    struct quantize_options o = {.bits = 32, .group = 64, .threads = 2};
+    make_source("odd.npz", DTYPE_BF16, false, 100);
+    convert("odd.npz", "q.npz", four);
+    for (int i = 0; i < 2; i++) {
+        struct model from, m;
+        struct quantize_report report = convert(sources[i], "d.npz", o);
+        CHECK(report.quantized == 16 && report.kept == 0 && report.bytes_out > report.bytes_in);
+        open_or_exit(&from, sources[i]);
+        open_or_exit(&m, "d.npz");
+        const struct mat *got[] = {&m.weights.embed, &m.weights.layers[0].wq,
+                                   &m.weights.layers[1].down};
+        const struct mat *was[] = {&from.weights.embed, &from.weights.layers[0].wq,
+                                   &from.weights.layers[1].down};
+        for (int k = 0; k < 3; k++) {
+            static float a[203 * 100], b[203 * 100];
+            size_t n = got[k]->rows * got[k]->cols;
+            format_decode(got[k], 0, got[k]->rows, a);
+            format_decode(was[k], 0, was[k]->rows, b);
+            CHECK(got[k]->format == &format_f32 && n <= 203 * 100 && fixture_same(a, b, n));
+        }
+        struct span text = store_file(&m.store, "config.json");
+        CHECK(!memmem(text.data, text.size, "quantization", 12));
+        model_close(&m);
+        model_close(&from);
+    }
+}
+
+/* The embedding alone as it is. */
+static void test_decoded_embedding(void) {
+    struct quantize_options o = four;
+    struct model m;
+    o.embed_bits = 32;
+    make_source("source.npz", DTYPE_F16, false, 192);
+    struct quantize_report report = convert("source.npz", "q.npz", o);
+    CHECK(report.quantized == 15 && report.kept == 1);
+    open_or_exit(&m, "q.npz");
+    CHECK(m.weights.embed.format == &format_f32 && m.weights.output.format == &format_affine);
+    struct span text = store_file(&m.store, "config.json");
+    cJSON *root = cJSON_ParseWithLength((const char *)text.data, text.size);
+    const cJSON *q = cJSON_GetObjectItem(root, "quantization");
+    CHECK(cJSON_IsFalse(cJSON_GetObjectItem(q, "model.embed_tokens")));
+    cJSON_Delete(root);
+    model_close(&m);
+}
+
 static size_t asked;
 
 /* Stops at the sixth question. */
@@ -200,7 +248,13 @@ static void test_refused(void) {
         if (i > 0) check_refused(o, "new.npz", STATUS_ARGUMENT, "a width is 2, 3, 4, 5, 6 or 8");
         o.embed_bits = 0;
     }
+    o.bits = 32;
+    o.embed_bits = 8;
+    check_refused(o, "new.npz", STATUS_ARGUMENT, "8 bits for the embedding alone");
+    o.embed_bits = 0;
     o.group = 16;
+    check_refused(o, "new.npz", STATUS_ARGUMENT, "group size 16");
+    o.bits = 4;
     check_refused(o, "new.npz", STATUS_ARGUMENT, "group size 16");
     o.group = 64;
     check_refused(o, "no/such/folder/new.npz", STATUS_FILE, "no/such/folder");
@@ -216,6 +270,8 @@ int main(void) {
     check_run("embedding", test_embedding);
     check_run("kept", test_kept);
     check_run("again", test_again);
+    check_run("decoded", test_decoded);
+    check_run("decoded embedding", test_decoded_embedding);
     check_run("refused", test_refused);
     return check_done();
 }
