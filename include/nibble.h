@@ -56,6 +56,10 @@ typedef struct nibble_context nibble_context;
 NIBBLE_API nibble_model *nibble_model_open(const char *path, nibble_error *e);
 NIBBLE_API void nibble_model_close(nibble_model *m); /* NULL is fine, here and in every close */
 
+/* The same for looking only: in a short time, without the tokenizer, and not to be run, since of
+ * compressed arrays perhaps only the front is there. What fails here cannot be run. */
+NIBBLE_API nibble_model *nibble_model_glance(const char *path, nibble_error *e);
+
 /* Multiply-adds of matrix products, by how they are multiplied. */
 typedef struct nibble_ops {
     size_t int8; /* with quantized weights */
@@ -64,16 +68,18 @@ typedef struct nibble_ops {
 
 typedef struct nibble_model_info {
     const char *family; /* model_type */
+    const char *title;  /* of the family, for people */
     uint64_t hash;      /* over names, sizes and checksums of the arrays, as the file states them; 0
                            if it states none */
     size_t parameters;  /* values in all tensors */
     size_t vocab, context, layers;
-    size_t window; /* the latest positions that a token attends to in every layer, its own included;
-                      0: all */
-    size_t mapped_bytes;               /* weights used in place from their files */
-    size_t private_bytes;              /* weights that had to be inflated into memory */
-    size_t own_bytes;                  /* vectors and tables made when the model opened */
-    size_t bytes_per_token;            /* weights read to generate one token */
+    size_t windowed_layers; /* so many layers attend to the latest `window` positions only, a
+                               token's own included; the others to all */
+    size_t window;          /* 0 if there are none */
+    size_t mapped_bytes;    /* weights used in place from their files */
+    size_t private_bytes;   /* weights that had to be inflated into memory */
+    size_t own_bytes;       /* vectors and tables made when the model opened */
+    size_t bytes_per_token; /* weights read to generate one token */
     size_t kv_bytes_f16, kv_bytes_f32; /* KV cache of one token */
     nibble_ops layer_ops;              /* of one token through all layers */
     nibble_ops output_ops;             /* of one token's logits */
@@ -85,10 +91,20 @@ typedef struct nibble_model_info {
 
 NIBBLE_API void nibble_model_describe(const nibble_model *m, nibble_model_info *info);
 
-/* Every number of the model's configuration, in order. */
+/* Every number of the model's configuration, in order. neutral: it is 0, off, or a factor of 1. */
 NIBBLE_API void nibble_model_numbers(const nibble_model *m,
-                                     void (*see)(void *arg, const char *name, const char *value),
+                                     void (*see)(void *arg, const char *name, const char *value,
+                                                 bool neutral),
                                      void *arg);
+
+/* What may tell one layer from another. */
+typedef struct nibble_layer {
+    bool windowed; /* it attends to the latest `window` positions only */
+    bool rotates;  /* rope turns its queries and keys */
+    bool experts;  /* its feed-forward block is a mixture of them */
+} nibble_layer;
+
+NIBBLE_API nibble_layer nibble_model_layer(const nibble_model *m, size_t i); /* i < layers */
 
 typedef struct nibble_tensor {
     const char *name;   /* without ".weight" */
@@ -126,6 +142,8 @@ enum {
 /* Whether the model wants NIBBLE_BOS: it has the token and does not say otherwise. */
 NIBBLE_API bool nibble_tokenizer_adds_bos(const nibble_tokenizer *t);
 
+NIBBLE_API size_t nibble_tokenizer_pieces(const nibble_tokenizer *t); /* ids are below that */
+
 /* text may hold NUL and invalid UTF-8. */
 NIBBLE_API bool nibble_tokenize(const nibble_tokenizer *t, const char *text, size_t size, int flags,
                                 nibble_ids *out, nibble_error *e);
@@ -157,7 +175,8 @@ typedef struct nibble_context_info {
     size_t context, batch;
     size_t used;      /* tokens in the cache */
     size_t own_bytes; /* cache and scratch */
-    size_t kv_bytes;  /* of the cache, one token's */
+    size_t scratch_bytes;
+    size_t kv_bytes; /* of the cache, one token's */
     int threads;
     const char *level, *kv_type;
 } nibble_context_info;
@@ -250,10 +269,50 @@ typedef struct nibble_quantized {
     size_t bytes_in, bytes_out;
 } nibble_quantized;
 
-/* Writes m as a single .npz with affine quantization, as MLX packs it. */
+/* Writes m as a single .npz with affine quantization, as MLX packs it, and a reference of its own
+ * answers (see nibble_reference). */
 NIBBLE_API bool nibble_quantize(const nibble_model *m, const char *path,
                                 const nibble_quantization *q, nibble_quantized *out,
                                 nibble_error *e);
+
+/* --- checking a model's files ----------------------------------------------------------------- */
+
+/* progress, which may be NULL, is told how much of how much is done; false stops the check with
+ * NIBBLE_INTERRUPTED. */
+typedef bool nibble_progress(void *arg, size_t done, size_t total);
+
+typedef struct nibble_checksums {
+    size_t members, bytes; /* compared; 0: the files have no checksums (safetensors) */
+} nibble_checksums;
+
+/* Reads the files of path, which need not make a model, and compares them with the checksums that
+ * they state. All damaged members are named. */
+NIBBLE_API bool nibble_check_files(const char *path, nibble_progress *progress, void *arg,
+                                   nibble_checksums *out, nibble_error *e);
+
+/* Refuses NaN and infinity in any tensor, and made of any scale; names all such tensors. */
+NIBBLE_API bool nibble_check_numbers(const nibble_model *m, int threads, nibble_progress *progress,
+                                     void *arg, nibble_error *e);
+
+/* What the model answers to a few tokens: their ids, and the likeliest tokens that follow with
+ * their logits, as JSON text (src/model/reference.h); free with nibble_free. */
+NIBBLE_API bool nibble_reference(const nibble_model *m, int threads, const char *level, char **json,
+                                 nibble_error *e);
+
+/* Keeps such a text with the model's files: reference.json beside a folder's weights, or an array
+ * of that name in an .npz, where it is added in place. It replaces one that is there. */
+NIBBLE_API bool nibble_store_reference(const char *path, const char *json, nibble_error *e);
+
+typedef struct nibble_reference_check {
+    size_t tokens;            /* 0: the model came without a reference */
+    double difference, bound; /* of logits: the largest found, and what is allowed */
+} nibble_reference_check;
+
+/* Computes the answer anew and refuses one that differs from that kept with the model. */
+NIBBLE_API bool nibble_check_reference(const nibble_model *m, int threads, const char *level,
+                                       nibble_reference_check *out, nibble_error *e);
+
+/* --- arrays ----------------------------------------------------------------------------------- */
 
 /* Writes f32 [rows, cols] as a .npy file. */
 NIBBLE_API bool nibble_write_npy(const char *path, const float *data, size_t rows, size_t cols,

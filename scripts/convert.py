@@ -202,31 +202,27 @@ def scratch_folder(output):
         shutil.rmtree(folder, ignore_errors=True)
 
 
-# ---- quantizing is nibble's work
+# ---- what is nibble's work
 
-def find_nibble(given):
+def find_nibble(given, needed):
+    """The program; None if it is nowhere and only a reference was to be had of it."""
     beside = Path(__file__).resolve().parent.parent / "build" / "release" / "nibble"
     if given:
         found = shutil.which(os.path.abspath(given))
         if not found:
-            raise Failure(f"{given} is not a program; build nibble with make, or leave out --bits")
+            raise Failure(f"{given} is not a program; build nibble with make, or leave it out")
         return found
     found = shutil.which(str(beside)) or shutil.which("nibble")
-    if not found:
+    if needed and not found:
         raise Failure(f"--bits needs nibble, which is neither {beside} nor in PATH; build it with "
                       "make, or name it with --nibble")
-    return os.path.abspath(found)
+    return found and os.path.abspath(found)
 
 
-def quantize(nibble, args, source, target):
+def run_nibble(command, folder, **streams):
     """Works in the scratch folder, so that whatever nibble leaves there goes with it."""
-    command = [nibble, "quantize", f"./{source.name}", f"./{target.name}",
-               "--bits", str(args.bits), "--group-size", str(args.group_size or 64)]
-    for option, value in (("--embed-bits", args.embed_bits), ("--high-bits", args.high_bits)):
-        command += [option, str(value)] if value else []
-    command += ["--mixed"] if args.mixed else []
-    with subprocess.Popen(command, cwd=target.parent, stdin=subprocess.DEVNULL,
-                          stdout=subprocess.DEVNULL) as child:
+    with subprocess.Popen(command, cwd=folder, stdin=subprocess.DEVNULL,
+                          stdout=subprocess.DEVNULL, **streams) as child:
         try:
             while child.poll() is None:
                 stop_if_asked()
@@ -234,9 +230,29 @@ def quantize(nibble, args, source, target):
                     child.wait(0.1)
         finally:
             child.kill()
+        text = child.stderr.read().decode(errors="replace") if child.stderr else ""
     stop_if_asked()  # Ctrl-C reaches nibble too: that is no failure of its own
-    if child.returncode or not target.is_file():
-        raise Failure(f"nibble quantize failed with exit status {child.returncode}")
+    return child.returncode, text
+
+
+def quantize(nibble, args, source, target):
+    command = [nibble, "quantize", f"./{source.name}", f"./{target.name}",
+               "--bits", str(args.bits), "--group-size", str(args.group_size or 64)]
+    for option, value in (("--embed-bits", args.embed_bits), ("--high-bits", args.high_bits)):
+        command += [option, str(value)] if value else []
+    command += ["--mixed"] if args.mixed else []
+    code, _ = run_nibble(command, target.parent)
+    if code or not target.is_file():
+        raise Failure(f"nibble quantize failed with exit status {code}")
+
+
+def store_reference(nibble, target):
+    """What the model answers to a few tokens, with which 'nibble verify' can compare later."""
+    command = [nibble, "verify", f"./{target.name}", "--write-reference", "--quiet"]
+    code, text = run_nibble(command, target.parent, stderr=subprocess.PIPE)
+    if code:
+        why = text.partition("\n")[0].removeprefix("nibble: ") or f"exit status {code}"
+        say(f"note: no reference for 'nibble verify' is stored: {why}")
 
 
 # ---- the command
@@ -269,17 +285,19 @@ def check_output(output):
 
 def convert(args):
     check_output(args.output)
-    nibble = find_nibble(args.nibble) if args.bits else None
+    nibble = find_nibble(args.nibble, args.bits)
     with reading(args.input):
         members, notes = plan(args)
     with scratch_folder(args.output) as scratch:
         result = scratch / args.output.name
-        if nibble:
+        if args.bits:  # which stores a reference too
             unquantized = scratch / f"unquantized-{args.output.name}"
             write_npz(unquantized, members)
             quantize(nibble, args, unquantized, result)
         else:
             write_npz(result, members)
+            if nibble and not args.no_reference:
+                store_reference(nibble, result)
         stop_if_asked()
         os.replace(result, args.output)
     for note in notes():
@@ -299,8 +317,8 @@ class Parser(argparse.ArgumentParser):
 
 
 def check_bits(parser, args):
-    if not args.bits and (args.group_size or args.embed_bits or args.mixed or args.nibble):
-        parser.error("--group-size, --embed-bits, --mixed and --nibble go with --bits")
+    if not args.bits and (args.group_size or args.embed_bits or args.mixed):
+        parser.error("--group-size, --embed-bits and --mixed go with --bits")
     if args.high_bits and not args.mixed:
         parser.error("--high-bits goes with --mixed")
     if args.mixed and (args.high_bits or 8) <= args.bits:
@@ -327,8 +345,10 @@ def parse_arguments():
         "embedding, the output, and in some layers values and down projections, as MLX has it")
     add("--high-bits", type=int, choices=bits,
         help="with --mixed: how many (default: 6, or 8 if --bits is over 4)")
-    add("--nibble", metavar="PATH", help="with --bits: the nibble program (default: "
-        "../build/release/nibble beside this script, then the one in PATH)")
+    add("--no-reference", action="store_true",
+        help="do not run the model to store what 'nibble verify' compares with")
+    add("--nibble", metavar="PATH", help="the nibble program, which quantizes and makes the "
+        "reference (default: ../build/release/nibble beside this script, then the one in PATH)")
     args = parser.parse_args()
     if args.output.suffix != ".npz":
         parser.error(f"the output {args.output} should end in .npz")

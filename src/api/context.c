@@ -1,8 +1,11 @@
 /* include/nibble.h: contexts, evaluation, generation, files. */
 #include <stdlib.h>
+#include <string.h>
 
 #include "api/handles.h"
 #include "model/quantize.h"
+#include "model/reference.h"
+#include "store/append.h"
 #include "store/write.h"
 
 nibble_context_options nibble_context_defaults(void) {
@@ -45,6 +48,7 @@ void nibble_context_describe(const nibble_context *c, nibble_context_info *info)
         .batch = c->run.batch,
         .used = c->run.pos,
         .own_bytes = run_bytes(&c->run),
+        .scratch_bytes = c->run.scratch_bytes,
         .kv_bytes = kv_position_bytes(&c->model->model.spec, c->kv_type),
         .threads = pool_threads(c->run.backend.pool),
         .level = c->run.backend.level,
@@ -146,6 +150,22 @@ fail:
 
 /* --- files ------------------------------------------------------------------------------------ */
 
+/* A model whose logits are not finite has no answer to keep; nibble_check_numbers tells why. */
+static bool add_reference(const char *path, int threads, struct error *e) {
+    struct model m;
+    struct reference r;
+    if (!model_open(&m, path, e)) return false;
+    bool ok = reference_compute(&r, &m, threads, NULL, e);
+    char *json = ok ? reference_write(&r) : NULL;
+    model_close(&m);
+    if (!ok) return e->status == STATUS_NUMERIC;
+    if (!json) return fail(e, STATUS_MEMORY, "not enough memory for the reference");
+    ok = append_file(path, "reference.json",
+                     (struct span){(const unsigned char *)json, strlen(json)}, e);
+    free(json);
+    return ok;
+}
+
 bool nibble_quantize(const nibble_model *m, const char *path, const nibble_quantization *q,
                      nibble_quantized *out, nibble_error *error) {
     struct error e = {0};
@@ -157,7 +177,8 @@ bool nibble_quantize(const nibble_model *m, const char *path, const nibble_quant
                                        .progress = q->progress,
                                        .arg = q->arg};
     struct quantize_report report;
-    bool ok = quantize(&m->model, path, &options, &report, &e);
+    bool ok = quantize(&m->model, path, &options, &report, &e) &&
+              add_reference(path, options.threads, &e);
     *out = (nibble_quantized){report.quantized, report.kept, report.bytes_in, report.bytes_out};
     return handles_report(ok, &e, error);
 }

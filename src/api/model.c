@@ -18,21 +18,33 @@ static bool match_vocabulary(nibble_model *m, struct error *e) {
                 m->model.store.path, m->sampled, rows);
 }
 
-nibble_model *nibble_model_open(const char *path, nibble_error *out) {
+static bool open_all(nibble_model *m, const char *path, struct error *e) {
+    return model_open(&m->model, path, e) &&
+           handles_open_tokenizer(&m->tokenizer, &m->model.store, m->model.bos, e) &&
+           match_vocabulary(m, e);
+}
+
+static bool open_glance(nibble_model *m, const char *path, struct error *e) {
+    return model_glance(&m->model, path, e);
+}
+
+static nibble_model *open_by(bool (*open)(nibble_model *m, const char *path, struct error *e),
+                             const char *path, nibble_error *out) {
     struct error e = {0};
     nibble_model *m = calloc(1, sizeof *m);
-    if (!m) {
-        fail(&e, STATUS_MEMORY, "not enough memory to open %s", path);
-        goto fail;
-    }
-    TRY(model_open(&m->model, path, &e));
-    TRY(handles_open_tokenizer(&m->tokenizer, &m->model.store, m->model.bos, &e));
-    TRY(match_vocabulary(m, &e));
-    return m;
-fail:
+    bool ok = m ? open(m, path, &e) : fail(&e, STATUS_MEMORY, "not enough memory to open %s", path);
+    if (ok) return m;
     nibble_model_close(m);
     handles_report(false, &e, out);
     return NULL;
+}
+
+nibble_model *nibble_model_open(const char *path, nibble_error *e) {
+    return open_by(open_all, path, e);
+}
+
+nibble_model *nibble_model_glance(const char *path, nibble_error *e) {
+    return open_by(open_glance, path, e);
 }
 
 void nibble_model_close(nibble_model *m) {
@@ -65,12 +77,12 @@ void nibble_model_describe(const nibble_model *handle, nibble_model_info *info) 
     weights_each(&m->weights, &m->spec, &m->store, tally_tensor, &t);
     *info = (nibble_model_info){
         .family = m->arch->model_type,
+        .title = m->arch->title,
         .hash = m->store.hash,
         .parameters = model_parameters(m),
         .vocab = m->spec.vocab,
         .context = m->spec.context,
         .layers = m->spec.layers,
-        .window = m->spec.window,
         .mapped_bytes = m->store.mapped_bytes,
         .private_bytes = m->store.private_bytes,
         .own_bytes = m->arena.size,
@@ -84,11 +96,18 @@ void nibble_model_describe(const nibble_model *handle, nibble_model_info *info) 
         .bos = handle->tokenizer.tokens ? handle->tokenizer.bos : m->bos,
     };
     for (size_t i = 0; i < m->store.count; i++) info->unmapped_arrays += !m->store.arrays[i].mapped;
+    for (size_t i = 0; i < m->spec.layers; i++) info->windowed_layers += m->spec.layer[i].windowed;
+    info->window = info->windowed_layers ? m->spec.window : 0;
 }
 
-void nibble_model_numbers(const nibble_model *m, void (*see)(void *, const char *, const char *),
-                          void *arg) {
+void nibble_model_numbers(const nibble_model *m,
+                          void (*see)(void *, const char *, const char *, bool), void *arg) {
     spec_each(&m->model.spec, see, arg);
+}
+
+nibble_layer nibble_model_layer(const nibble_model *m, size_t i) {
+    const struct spec_layer *l = &m->model.spec.layer[i];
+    return (nibble_layer){l->windowed, l->rotates, l->experts};
 }
 
 struct tensor_visit {
@@ -151,6 +170,10 @@ void nibble_tokenizer_close(nibble_tokenizer *t) {
 
 bool nibble_tokenizer_adds_bos(const nibble_tokenizer *t) {
     return t->adds_bos;
+}
+
+size_t nibble_tokenizer_pieces(const nibble_tokenizer *t) {
+    return (size_t)tokens_count(t->tokens);
 }
 
 static bool begins_with(const struct token_list *list, int id) {

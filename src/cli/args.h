@@ -57,6 +57,9 @@ struct args {
     const char *format;
     bool ops;
 
+    /* info, verify */
+    bool all, write_reference, print_reference;
+
     /* quantize */
     long long bits, embed_bits, high_bits, group_size;
     bool mixed;

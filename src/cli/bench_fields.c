@@ -4,6 +4,7 @@
 #include <time.h>
 
 #include "cli/bench.h"
+#include "cli/weights.h"
 
 /* --- adding ----------------------------------------------------------------------------------- */
 
@@ -76,44 +77,10 @@ void bench_fields_date(struct bench_fields *f) {
 
 /* --- the model -------------------------------------------------------------------------------- */
 
-enum { MAX_KINDS = 64 };
-
-/* The bytes of each way of storing numbers that a model's tensors use. */
-struct kinds {
-    struct kind {
-        const char *format;
-        int bits, group;
-        size_t bytes;
-    } items[MAX_KINDS];
-    int count;
-};
-
-static void see_tensor(void *arg, const nibble_tensor *t) {
-    struct kinds *kinds = arg;
-    for (int i = 0; i < kinds->count; i++) {
-        struct kind *k = &kinds->items[i];
-        if (strcmp(k->format, t->format) != 0 || k->bits != t->bits || k->group != t->group)
-            continue;
-        k->bytes += t->bytes;
-        return;
-    }
-    if (kinds->count < MAX_KINDS)
-        kinds->items[kinds->count++] = (struct kind){t->format, t->bits, t->group, t->bytes};
-}
-
 /* How most of the model's bytes are stored. */
 static void add_format(const nibble_model *m, struct bench_fields *f) {
-    struct kinds kinds = {0};
-    struct kind most = {.format = ""};
-    char text[64];
-    nibble_model_tensors(m, see_tensor, &kinds);
-    for (int i = 0; i < kinds.count; i++) {
-        if (kinds.items[i].bytes > most.bytes) most = kinds.items[i];
-    }
-    if (most.group)
-        snprintf(text, sizeof text, "%s %d bits, group %d", most.format, most.bits, most.group);
-    else
-        snprintf(text, sizeof text, "%s", most.format);
+    char text[WEIGHTS_TEXT];
+    weights_summary(m, text);
     bench_fields_text(f, "format", text);
 }
 

@@ -71,11 +71,18 @@ static double mean_seen(const struct bench_test *t, size_t window) {
     return (growing * (depth + (growing + 1) / 2) + (n - growing) * full) / n;
 }
 
+/* Of the cache, in the mean: layers with a window read no more positions than that. */
+static double mean_cache_bytes(const struct bench *b, const struct bench_series *s,
+                               const struct bench_test *t) {
+    double windowed = (double)b->model.windowed_layers / (double)b->model.layers;
+    double seen = (1 - windowed) * mean_seen(t, 0) + windowed * mean_seen(t, b->model.window);
+    return (double)s->context.kv_bytes * seen;
+}
+
 /* A generated token reads all weights, and the cache of the positions that it attends to. */
 static void generation_limit(const struct bench *b, const struct bench_series *s,
                              const struct bench_test *t, struct bench_figures *f) {
-    double seen = mean_seen(t, b->model.window);
-    f->bytes_per_token = (double)b->model.bytes_per_token + (double)s->context.kv_bytes * seen;
+    f->bytes_per_token = (double)b->model.bytes_per_token + mean_cache_bytes(b, s, t);
     f->int8_ops_per_token = (double)(b->model.layer_ops.int8 + b->model.output_ops.int8);
     f->f32_ops_per_token = (double)(b->model.layer_ops.f32 + b->model.output_ops.f32);
     f->share = quotient(f->bytes_per_token * f->median_rate, s->peaks.read_bytes);

@@ -99,9 +99,8 @@ static bool check_ids(const struct model *m, struct error *e) {
                 m->store.path, m->bos, m->spec.vocab);
 }
 
-bool model_open(struct model *m, const char *path, struct error *e) {
-    *m = (struct model){.bos = -1};
-    if (!store_open(&m->store, path, e)) return false;
+/* Makes a model of its open store. */
+static bool open_from_store(struct model *m, struct error *e) {
     TRY(store_require_arrays(&m->store, e));
     TRY(read_configs(m, e));
     TRY(weights_settle(&m->weights, &m->spec, &m->store, e));
@@ -113,6 +112,16 @@ bool model_open(struct model *m, const char *path, struct error *e) {
 fail:
     model_close(m);
     return false;
+}
+
+bool model_open(struct model *m, const char *path, struct error *e) {
+    *m = (struct model){.bos = -1};
+    return store_open(&m->store, path, e) && open_from_store(m, e);
+}
+
+bool model_glance(struct model *m, const char *path, struct error *e) {
+    *m = (struct model){.bos = -1};
+    return store_glance(&m->store, path, e) && open_from_store(m, e);
 }
 
 void model_close(struct model *m) {

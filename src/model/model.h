@@ -26,6 +26,10 @@ struct model {
 bool model_open(struct model *m, const char *path, struct error *e);
 void model_close(struct model *m);
 
+/* The same in a short time, whatever has to be inflated: for looking at, not for running (see
+ * store_glance). */
+bool model_glance(struct model *m, const char *path, struct error *e);
+
 /* Bytes of weights read for one token: every matrix once, of experts those that it takes, one row
  * of the embedding. */
 size_t model_bytes_per_token(const struct model *m);

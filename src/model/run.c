@@ -136,7 +136,8 @@ bool run_open(struct run *r, const struct model *m, const struct run_options *o,
         goto fail;
     }
     TRY(arena_open(&r->arena, count.used, e));
-    arena_prefer_huge(&r->arena, layout(r, &r->arena, o->kv_type));
+    r->scratch_bytes = layout(r, &r->arena, o->kv_type);
+    arena_prefer_huge(&r->arena, r->scratch_bytes);
     return true;
 fail:
     run_close(r);

@@ -27,6 +27,7 @@ struct run {
     const struct model *model;
     struct backend backend;
     struct arena arena;
+    size_t scratch_bytes; /* of the arena; the rest is the cache */
     struct kv kv;
     size_t context, batch;
     size_t pos;      /* tokens in the cache */

@@ -233,21 +233,37 @@ struct moe_choice spec_choice(const struct spec *s) {
     };
 }
 
-void spec_each(const struct spec *s, void (*print)(void *arg, const char *name, const char *value),
+static bool is_neutral(const struct row *r, const void *at) {
+    double v = 0;
+    switch (r->kind) {
+    case KIND_SIZE: v = (double)*(const size_t *)at; break;
+    case KIND_REAL: v = *(const double *)at; break;
+    case KIND_FLAG: return *(const int *)at <= 0;
+    case KIND_CHOICE: return false;
+    }
+    return v == 0 || (v == 1 && r->absent == 1);
+}
+
+static void format_value(char *text, size_t size, const struct row *r, const void *at) {
+    int number = 0;
+    if (r->kind == KIND_FLAG || r->kind == KIND_CHOICE) number = *(const int *)at;
+    switch (r->kind) {
+    case KIND_SIZE: snprintf(text, size, "%zu", *(const size_t *)at); break;
+    case KIND_REAL: snprintf(text, size, "%.9g", *(const double *)at); break;
+    case KIND_FLAG:
+        snprintf(text, size, "%s", number < 0 ? "not given" : number ? "true" : "false");
+        break;
+    case KIND_CHOICE: snprintf(text, size, "%s", r->words[number]); break;
+    }
+}
+
+void spec_each(const struct spec *s,
+               void (*print)(void *arg, const char *name, const char *value, bool neutral),
                void *arg) {
     for (int i = 0; i < ROWS; i++) {
         char text[64];
         const void *at = member_of((struct spec *)s, &rows[i]);
-        switch (rows[i].kind) {
-        case KIND_SIZE: snprintf(text, sizeof text, "%zu", *(const size_t *)at); break;
-        case KIND_REAL: snprintf(text, sizeof text, "%.9g", *(const double *)at); break;
-        case KIND_FLAG: {
-            int v = *(const int *)at;
-            snprintf(text, sizeof text, "%s", v < 0 ? "not given" : v ? "true" : "false");
-            break;
-        }
-        case KIND_CHOICE: snprintf(text, sizeof text, "%s", rows[i].words[*(const int *)at]); break;
-        }
-        print(arg, rows[i].member, text);
+        format_value(text, sizeof text, &rows[i], at);
+        print(arg, rows[i].member, text, is_neutral(&rows[i], at));
     }
 }

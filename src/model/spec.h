@@ -62,8 +62,10 @@ bool spec_settle(struct spec *s, const struct config *c, struct error *e);
 /* How the experts of a token are chosen. */
 struct moe_choice spec_choice(const struct spec *s);
 
-/* Calls print once a row with the value as text. */
-void spec_each(const struct spec *s, void (*print)(void *arg, const char *name, const char *value),
+/* Calls print once a row with the value as text. neutral: it changes nothing in the equations,
+ * being 0, off, or a factor of 1. */
+void spec_each(const struct spec *s,
+               void (*print)(void *arg, const char *name, const char *value, bool neutral),
                void *arg);
 
 #endif

@@ -14,6 +14,9 @@
  * small members of zeros may come near it. */
 enum { MAX_RATIO = 1000, SMALL_BYTES = 16 << 20, MAX_NAME = 1024 };
 
+/* What a glance inflates: of one member at least, of all together. */
+enum { GLANCE_BYTES = 64 << 10, GLANCE_TOTAL = 16 << 20 };
+
 /* What libzip reads the archive through. */
 struct source {
     struct span file;
@@ -110,6 +113,7 @@ struct entry {
     const char *path;
     zip_t *zip;
     struct source *source;
+    size_t *left; /* that may be inflated in full; NULL: all may */
     zip_stat_t st;
 };
 
@@ -179,6 +183,19 @@ static bool locate(struct entry *m, zip_file_t *f, struct span *bytes, struct er
     return true;
 }
 
+/* Of a member at a glance: so much of it as may be, whose checksum is not known then. */
+static bool inflate_front(struct entry *m, zip_file_t *f, unsigned char *out, struct error *e) {
+    uint64_t most = *m->left > GLANCE_BYTES ? *m->left : GLANCE_BYTES, done = 0;
+    if (most > m->st.size) most = m->st.size;
+    *m->left -= most < *m->left ? (size_t)most : *m->left;
+    while (done < most) {
+        zip_int64_t n = zip_fread(f, out + done, most - done);
+        if (n <= 0) return fail_damaged(m, zip_file_strerror(f), e);
+        done += (uint64_t)n;
+    }
+    return true;
+}
+
 /* Reads all of the member and one byte more: libzip verifies the checksum when it meets the end. */
 static bool inflate_into(struct entry *m, zip_file_t *f, unsigned char *out, struct error *e) {
     uint64_t done = 0;
@@ -215,9 +232,9 @@ static bool read_member(struct entry *m, uint64_t i, struct npz_member *member, 
     if (member->mapped) {
         ok = locate(m, f, &member->bytes, e);
     } else {
-        unsigned char *out = malloc((size_t)m->st.size + (m->st.size == 0));
+        unsigned char *out = calloc((size_t)m->st.size + (m->st.size == 0), 1);
         member->bytes = (struct span){out, (size_t)m->st.size};
-        ok = out ? inflate_into(m, f, out, e)
+        ok = out ? (m->left ? inflate_front : inflate_into)(m, f, out, e)
                  : fail(e, STATUS_MEMORY, "%s: no memory for the %llu bytes that %s inflates to",
                         m->path, (unsigned long long)m->st.size, m->st.name);
     }
@@ -238,14 +255,15 @@ static bool check_names(const struct npz *npz, struct error *e) {
     return true;
 }
 
-static bool read_members(struct npz *npz, zip_t *zip, struct source *s, struct error *e) {
+static bool read_members(struct npz *npz, zip_t *zip, struct source *s, size_t *left,
+                         struct error *e) {
     zip_int64_t total = zip_get_num_entries(zip, 0);
     uint64_t packed = 0;
     if (total <= 0) return true;
     npz->members = calloc((size_t)total, sizeof *npz->members);
     if (!npz->members) return fail(e, STATUS_MEMORY, "%s: no memory for its directory", npz->path);
     for (zip_int64_t i = 0; i < total; i++) {
-        struct entry m = {.path = npz->path, .zip = zip, .source = s};
+        struct entry m = {.path = npz->path, .zip = zip, .source = s, .left = left};
         if (zip_stat_index(zip, (zip_uint64_t)i, ZIP_FL_ENC_RAW, &m.st) != 0) {
             return fail(e, STATUS_FORMAT,
                         "%s: entry %lld of its directory is damaged: %s; copy the file again",
@@ -263,7 +281,7 @@ static bool read_members(struct npz *npz, zip_t *zip, struct source *s, struct e
     return check_names(npz, e);
 }
 
-bool npz_open(struct npz *npz, const char *path, struct error *e) {
+static bool open_members(struct npz *npz, const char *path, size_t *left, struct error *e) {
     struct source source = {0};
     zip_t *zip = NULL;
     *npz = (struct npz){0};
@@ -273,7 +291,7 @@ bool npz_open(struct npz *npz, const char *path, struct error *e) {
     npz->path = strdup(path);
     TRY(npz->path || fail(e, STATUS_MEMORY, "%s: no memory for its name", path));
     TRY(open_archive(&zip, &source, path, e));
-    TRY(read_members(npz, zip, &source, e));
+    TRY(read_members(npz, zip, &source, left, e));
     zip_discard(zip);
     zip_error_fini(&source.error);
     return true;
@@ -282,6 +300,15 @@ fail:
     zip_error_fini(&source.error);
     npz_close(npz);
     return false;
+}
+
+bool npz_open(struct npz *npz, const char *path, struct error *e) {
+    return open_members(npz, path, NULL, e);
+}
+
+bool npz_glance(struct npz *npz, const char *path, struct error *e) {
+    size_t left = GLANCE_TOTAL;
+    return open_members(npz, path, &left, e);
 }
 
 void npz_close(struct npz *npz) {
@@ -294,6 +321,50 @@ void npz_close(struct npz *npz) {
     free(npz->path);
     map_close(&npz->file);
     *npz = (struct npz){0};
+}
+
+/* --- checksums -------------------------------------------------------------------------------- */
+
+static void add_damaged(const struct npz *npz, const char *name, const char *why,
+                        struct npz_check *c, struct error *e) {
+    if (c->damaged++ == 0) {
+        fail(e, STATUS_FORMAT,
+             "%s: members are damaged, their bytes are not those that were written; copy the file "
+             "again:",
+             npz->path);
+    }
+    error_item(e, "%s: %s", name ? name : "?", why);
+}
+
+/* libzip compares the checksum when it meets the end. */
+static bool check_member(const struct npz *npz, zip_t *zip, uint64_t i, struct npz_check *c,
+                         struct error *e) {
+    unsigned char bytes[1 << 16];
+    const char *name = zip_get_name(zip, i, ZIP_FL_ENC_RAW);
+    zip_file_t *f = zip_fopen_index(zip, i, 0);
+    zip_int64_t n = f ? 1 : -1;
+    bool go_on = true;
+    while (n > 0 && go_on) {
+        n = zip_fread(f, bytes, sizeof bytes);
+        if (n > 0) c->bytes += (size_t)n;
+        go_on = !c->go_on || c->go_on(c->arg, c->bytes);
+    }
+    if (n < 0) add_damaged(npz, name, f ? zip_file_strerror(f) : zip_strerror(zip), c, e);
+    if (f) zip_fclose(f);
+    c->members++;
+    return go_on || fail(e, STATUS_INTERRUPTED, "interrupted while %s was read", npz->path);
+}
+
+bool npz_check(const struct npz *npz, struct npz_check *c, struct error *e) {
+    struct source source = {.file = npz->file};
+    zip_t *zip = NULL;
+    zip_error_init(&source.error);
+    bool ok = open_archive(&zip, &source, npz->path, e);
+    zip_int64_t total = ok ? zip_get_num_entries(zip, 0) : 0;
+    for (zip_int64_t i = 0; ok && i < total; i++) ok = check_member(npz, zip, (uint64_t)i, c, e);
+    if (zip) zip_discard(zip);
+    zip_error_fini(&source.error);
+    return ok;
 }
 
 const char *npz_library(void) {

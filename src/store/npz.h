@@ -3,7 +3,8 @@
  * The file is mapped once. libzip does the zip parsing, on a source of ours that reads from the
  * mapping and remembers where the first read after opening a member began: that is where a stored
  * member's bytes lie. Compressed members are inflated into memory of exactly their declared size;
- * their checksum is verified then. That of stored members is not, for it would read the file. */
+ * their checksum is verified then. That of stored members is not, for it would read the file:
+ * npz_check() does. */
 #ifndef NIBBLE_STORE_NPZ_H
 #define NIBBLE_STORE_NPZ_H
 
@@ -33,6 +34,22 @@ struct npz {
  * left open. */
 bool npz_open(struct npz *npz, const char *path, struct error *e);
 void npz_close(struct npz *npz); /* all zero is fine */
+
+/* The same in a short time, however large compressed members are: of each only the front is
+ * inflated, 64 kB at least and 16 MB in all; the rest of it reads as zeros. */
+bool npz_glance(struct npz *npz, const char *path, struct error *e);
+
+/* Reading everything once, to compare it with its checksums. */
+struct npz_check {
+    bool (*go_on)(void *arg, size_t bytes); /* told what has been read so far; false: stop */
+    void *arg;
+    size_t members, bytes; /* read so far */
+    size_t damaged;        /* of them */
+};
+
+/* Adds an archive to c; a damaged member becomes an item of e's list, which the first one begins.
+ * False if it was stopped. */
+bool npz_check(const struct npz *npz, struct npz_check *c, struct error *e);
 
 const char *npz_library(void); /* the version of libzip */
 

@@ -14,8 +14,8 @@
 #include "store/safetensors.h"
 
 static const char *const known_names[] = {
-    "config.json",     "params.json",    "generation_config.json",
-    "tokenizer.model", "tokenizer.json", "tokenizer_config.json",
+    "config.json",    "params.json",           "generation_config.json", "tokenizer.model",
+    "tokenizer.json", "tokenizer_config.json", "reference.json",
 };
 enum { KNOWN = sizeof known_names / sizeof *known_names };
 
@@ -25,7 +25,10 @@ struct known_file {
     bool own_mapping; /* a file of its own, not in an archive */
 };
 
+typedef bool open_archive(struct npz *npz, const char *path, struct error *e);
+
 struct store_files {
+    open_archive *open;
     struct known_file known[KNOWN];
     struct npz *archives;
     size_t archive_count;
@@ -51,7 +54,7 @@ static bool open_archives(struct store *store, char *const *paths, size_t count,
     files->archives = calloc(count, sizeof *files->archives);
     if (!files->archives) return fail_memory(store, e);
     for (; files->archive_count < count; files->archive_count++) {
-        if (!npz_open(&files->archives[files->archive_count], paths[files->archive_count], e)) {
+        if (!files->open(&files->archives[files->archive_count], paths[files->archive_count], e)) {
             return false;
         }
     }
@@ -290,7 +293,8 @@ static bool require_something(const struct store *store, struct error *e) {
     return store_require_arrays(store, e);
 }
 
-bool store_open(struct store *store, const char *path, struct error *e) {
+static bool open_path(struct store *store, const char *path, open_archive *opener,
+                      struct error *e) {
     struct stat st;
     *store = (struct store){0};
     if (stat(path, &st) != 0) {
@@ -302,6 +306,7 @@ bool store_open(struct store *store, const char *path, struct error *e) {
         fail(e, STATUS_MEMORY, "%s: no memory to open it", path);
         goto fail;
     }
+    store->files->open = opener;
     if (S_ISDIR(st.st_mode))
         TRY(open_folder(store, e));
     else if (names_end(path, ".safetensors"))
@@ -314,6 +319,14 @@ bool store_open(struct store *store, const char *path, struct error *e) {
 fail:
     store_close(store);
     return false;
+}
+
+bool store_open(struct store *store, const char *path, struct error *e) {
+    return open_path(store, path, npz_open, e);
+}
+
+bool store_glance(struct store *store, const char *path, struct error *e) {
+    return open_path(store, path, npz_glance, e);
 }
 
 void store_close(struct store *store) {
@@ -352,4 +365,31 @@ void store_where(const struct store *store, const char *name, char *out, size_t 
     const char *where = known < 0 ? NULL : store->files->known[known].where;
     const struct array *a = where ? NULL : store_find(store, name);
     snprintf(out, size, "%s", where ? where : a ? a->file : store->path);
+}
+
+/* ---- checksums ---- */
+
+struct check {
+    bool (*go_on)(void *arg, size_t done, size_t total);
+    void *arg;
+    size_t total;
+};
+
+static bool go_on(void *arg, size_t bytes) {
+    const struct check *c = arg;
+    return !c->go_on || c->go_on(c->arg, bytes, c->total);
+}
+
+bool store_check(const struct store *store, bool (*progress)(void *arg, size_t done, size_t total),
+                 void *arg, struct store_checked *out, struct error *e) {
+    const struct store_files *files = store->files;
+    struct check check = {progress, arg, 0};
+    struct npz_check c = {.go_on = go_on, .arg = &check};
+    bool ok = true;
+    for (size_t i = 0; i < files->archive_count; i++) check.total += files->archives[i].file.size;
+    for (size_t i = 0; ok && i < files->archive_count; i++)
+        ok = npz_check(&files->archives[i], &c, e);
+    *out = (struct store_checked){c.members, c.bytes};
+    if (ok && c.damaged) error_items_end(e);
+    return ok && !c.damaged;
 }

@@ -40,6 +40,10 @@ struct store {
  * safetensors refuse is refused here, with the file named. Members that are neither arrays nor
  * known files are left. */
 bool store_open(struct store *store, const char *path, struct error *e);
+
+/* The same in a short time: compressed arrays are there by name, type and shape, but of what they
+ * hold perhaps only the front. */
+bool store_glance(struct store *store, const char *path, struct error *e);
 void store_close(struct store *store); /* all zero is fine */
 
 /* For who needs weights: fails, and says what to do, if there are no arrays. */
@@ -48,12 +52,24 @@ bool store_require_arrays(const struct store *store, struct error *e);
 const struct array *store_find(const struct store *store, const char *name); /* NULL if absent */
 
 /* The bytes of a whole file: one of config.json, params.json, generation_config.json,
- * tokenizer.model, tokenizer.json, tokenizer_config.json. data is NULL if absent. */
+ * tokenizer.model, tokenizer.json, tokenizer_config.json, reference.json. data is NULL if
+ * absent. */
 struct span store_file(const struct store *store, const char *name);
 
 /* A name for messages that says where an entry lies: "folder/config.json" or
  * "model.npz (config.json)" for a whole file, "model.npz" or "folder/weights.00.npz" for an array;
  * the store's path for what is absent. */
 void store_where(const struct store *store, const char *name, char *out, size_t size);
+
+/* What store_check read. */
+struct store_checked {
+    size_t members, bytes; /* that have a checksum; 0: the format states none */
+};
+
+/* Reads all members of all archives and compares them with their checksums; those that differ are
+ * refused all at once. go_on, which may be NULL, is told how many bytes of how many have been read;
+ * false stops. Safetensors have no checksums. */
+bool store_check(const struct store *store, bool (*go_on)(void *arg, size_t done, size_t total),
+                 void *arg, struct store_checked *out, struct error *e);
 
 #endif

@@ -271,7 +271,7 @@ void write_discard(struct writer *w) {
     free(w);
 }
 
-/* ---- one array as a file of its own ---- */
+/* ---- files of their own ---- */
 
 static bool write_all(int fd, struct span bytes) {
     while (bytes.size) {
@@ -307,14 +307,8 @@ static int open_output(const char *path, char **temporary) {
     return open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
 }
 
-bool write_npy(const char *path, enum dtype dtype, int dims, const uint64_t *shape,
-               struct span bytes, struct error *e) {
-    unsigned char header[NPY_MAX_HEADER];
-    size_t needed;
+static bool write_parts(const char *path, struct span head, struct span bytes, struct error *e) {
     char *temporary = NULL;
-    if (!check_shape(path, "the array", dtype, dims, shape, &needed, e)) return false;
-    if (!check_size(path, "the array", bytes.size, needed, e)) return false;
-    struct span head = {header, npy_header(header, dtype, dims, shape, 0)};
     int fd = open_output(path, &temporary);
     bool opened = fd >= 0;
     bool ok = opened && write_all(fd, head) && write_all(fd, bytes);
@@ -324,4 +318,18 @@ bool write_npy(const char *path, enum dtype dtype, int dims, const uint64_t *sha
     if (!ok && opened && temporary) unlink(temporary);
     free(temporary);
     return ok;
+}
+
+bool write_npy(const char *path, enum dtype dtype, int dims, const uint64_t *shape,
+               struct span bytes, struct error *e) {
+    unsigned char header[NPY_MAX_HEADER];
+    size_t needed;
+    if (!check_shape(path, "the array", dtype, dims, shape, &needed, e)) return false;
+    if (!check_size(path, "the array", bytes.size, needed, e)) return false;
+    struct span head = {header, npy_header(header, dtype, dims, shape, 0)};
+    return write_parts(path, head, bytes, e);
+}
+
+bool write_file(const char *path, struct span bytes, struct error *e) {
+    return write_parts(path, (struct span){0}, bytes, e);
 }

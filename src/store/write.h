@@ -38,4 +38,7 @@ void write_discard(struct writer *w);
 bool write_npy(const char *path, enum dtype dtype, int dims, const uint64_t *shape,
                struct span bytes, struct error *e);
 
+/* The same for a file of any bytes. */
+bool write_file(const char *path, struct span bytes, struct error *e);
+
 #endif

@@ -116,9 +116,10 @@ def run_forked(words):
         return subprocess.CompletedProcess(words, code, out.read(), err.read())
 
 
-def run(*words, program=None, **options):
-    """program, or options of subprocess.run, make it a process of its own."""
-    words = list(map(str, words))
+def run(*words, program=None, reference=False, **options):
+    """program, or options of subprocess.run, make it a process of its own. Without a reference the
+    output is that of the script alone, whether nibble is built or not."""
+    words = [*map(str, words), *([] if reference else ["--no-reference"])]
     if program is None and not options:
         return run_forked(words)
     return subprocess.run([sys.executable, str(program or SCRIPT), *words], capture_output=True,

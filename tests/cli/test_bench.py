@@ -169,21 +169,23 @@ def test_plain_weights(tmp, nibble):
     assert close(prompt["f32_ops_per_token"], layers + 400 * 64 / 9), "logits of the last only"
 
 
-def check_window(nibble, path, weights, window):
-    """Depths before the window is full, at its edge and beyond it; runs that cross the edge."""
+def check_window(nibble, path, weights, window, full=0):
+    """Depths before the window is full, at its edge and beyond it; runs that cross the edge. Of the
+    layers so many, from 0 to 1, have no window."""
     got = nibble.json("bench", path, "-p", "0", "-n", "1,6", "-d", "0,5,7,8,9,40", "-r", "1",
                       "-t", "1", "--kv-type", "f32")
     kv_bytes = 2 * 2 * 2 * 16 * 4  # keys and values of 2 layers, 2 heads of 16
     assert len(got["tests"]) == 12
     for test in got["tests"]:
         seen = [test["depth"] + i for i in range(1, test["tokens"] + 1)]
-        seen = [min(positions, window or positions) for positions in seen]
+        seen = [full * positions + (1 - full) * min(positions, window or positions)
+                for positions in seen]
         want = weights + kv_bytes * statistics.mean(seen)
         assert close(test["bytes_per_token"], want), (test, window, want)
         assert close(test["read_bytes_per_s"], want * test["median_tokens_per_s"]), test
         share = test["read_bytes_per_s"] / got["peaks"][0]["peak_read_bytes_per_s"]
         assert close(test["share_of_limit"], share), (test, share)
-        if window and test["depth"] >= window:
+        if window and not full and test["depth"] >= window:
             assert close(test["bytes_per_token"], weights + kv_bytes * window), test
 
 
@@ -195,6 +197,16 @@ def test_sliding_window(tmp, nibble):
     for window in (1, 8, 9, 1000):
         model.config.update(model_type="mistral", sliding_window=window)
         check_window(nibble, model.save(tmp / f"{window}.npz"), weights, window)
+
+
+def test_windows_on_some_layers(tmp, nibble):
+    model = Tiny()
+    weights = sum(4 * (64 if key == "embed" else w.size) for key, w in model.weights.items())
+    model.config.update(model_type="smollm3", use_sliding_window=True, sliding_window=8)
+    for kinds, full in (("sf", 0.5), ("fs", 0.5), ("ff", 1), ("ss", 0)):
+        names = {"s": "sliding_attention", "f": "full_attention"}
+        model.config["layer_types"] = [names[kind] for kind in kinds]
+        check_window(nibble, model.save(tmp / f"{kinds}.npz"), weights, 8, full)
 
 
 def test_parts(tmp, nibble):

@@ -20,6 +20,8 @@ from harness import main
 from hf_models import (LLAMA, SCRIPT, bf16_nearest, check_refused, config_of, convert, make_folder,
                        make_shards, members, mlx_model, model, npz_write, rng, run, script, tensor)
 
+GOLDEN = Path(__file__).resolve().parents[1] / "golden"
+
 
 # ---- what comes out
 
@@ -259,7 +261,8 @@ def sparse_folder(folder, count):
 
 def peak_of(*words):
     """The most memory, in MB, that the script had."""
-    with subprocess.Popen([sys.executable, SCRIPT, *words], stderr=subprocess.PIPE) as process:
+    command = [sys.executable, SCRIPT, *words, "--no-reference"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
         stderr = process.stderr.read()
         _, status, used = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
@@ -289,6 +292,27 @@ def test_progress(tmp):
         npz_write.show_progress, npz_write.time.monotonic = kept
     assert [text.split(": ")[-1] for text in shown] == [
         *(f"{n}% of 10.49 MB" for n in (40, 60, 80, 100)), ""], shown
+
+
+def test_reference_is_stored(tmp, nibble):
+    folder = GOLDEN / "llama-llama3"
+    words = (folder, "-o", tmp / "m.npz", "--nibble", nibble.path)
+    assert run(*words, reference=True).returncode == 0
+    with np.load(tmp / "m.npz") as npz:
+        stored = json.loads(npz["reference.json"].tobytes())
+    assert stored["nibble_reference"] == 1
+    assert b"reference  16 tokens" in nibble("verify", tmp / "m.npz")
+    assert run(*words).returncode == 0
+    with np.load(tmp / "m.npz") as npz:
+        assert "reference.json" not in npz.files
+
+
+def test_reference_that_cannot_be(tmp):
+    """It is only said so: what was converted is there."""
+    false = program(tmp / "false", "echo 'nibble: it is no use' >&2; exit 1")
+    result = run(GOLDEN / "llama-llama3", "-o", tmp / "m.npz", "--nibble", false, reference=True)
+    assert result.returncode == 0 and (tmp / "m.npz").exists()
+    assert "no reference for 'nibble verify' is stored: it is no use" in result.stderr, result
 
 
 def wait_for(condition):

@@ -140,7 +140,7 @@ def test_the_model_of_text_alone(tmp):
 
 def spec_of(nibble, model):
     """Every number of it, as nibble info prints them."""
-    text = nibble("info", model).decode()
+    text = nibble("info", "--all", model).decode()
     names = re.findall(r"^SPEC_\w+\((\w+),", source("model/spec.def"), re.M)
     return {name: re.search(rf"^  {name} +(.*)$", text, re.M)[1] for name in names}
 

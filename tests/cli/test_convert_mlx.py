@@ -65,7 +65,7 @@ def quantized(nibble, tmp, model, bits):
     with np.load(tmp / "q.npz") as npz:
         arrays = {name: npz[name] for name in npz.files}
     config = json.loads(arrays.pop("config.json").tobytes())
-    del arrays["tokenizer.model"]
+    del arrays["tokenizer.model"], arrays["reference.json"]
     return arrays, config
 
 

@@ -37,7 +37,7 @@ def test_threads_follow_the_affinity_mask(tmp, nibble):
 def test_model(tmp, nibble):
     model = Tiny(META, dim=96, hidden=160, layers=3, heads=6, kv_heads=3, vocab=401, context=77)
     path = model.save(tmp / "m.npz", "<f2")
-    text = nibble("info", path).decode()
+    text = nibble("info", path, "--all").decode()
     parameters = sum(w.size for w in model.weights.values())
     assert text.startswith(f"{path}: llama, {parameters / 1e6:.2f} M parameters, with a tokenizer")
     for name, value in {"dim": 96, "layers": 3, "heads": 6, "kv_heads": 3, "head_dim": 16,
@@ -59,11 +59,80 @@ def test_model(tmp, nibble):
         assert line.split()[-1] == str(w.size * (2 if w.ndim == 2 else 4)), line
 
 
+def test_numbers_that_change_nothing_stand_together(tmp, nibble):
+    model = Tiny(layers=1)
+    model.config["attention_multiplier"] = 0.5
+    path = model.save(tmp / "m.npz")
+    short, full = (nibble("info", path, *more).decode() for more in ((), ("--all",)))
+    rows = lambda text: dict(line.split(None, 1) for line in
+                             text.split("numbers")[1].split(":\n", 1)[1].split("\n\n")[0]
+                             .splitlines())
+    grouped = short.split("(--all prints them as well):\n")[1].split("\n\n")[0].split()
+    assert {**rows(short), **{name: rows(full)[name] for name in grouped}} == rows(full)
+    assert not set(rows(short)) & set(grouped) and len(rows(short)) < 30, short
+    assert rows(short)["layers"] == "1", "1 is something where nothing would be 0"
+    assert rows(short)["attention_scale"] == "0.5" and rows(short)["rope_theta"] == "10000"
+    assert {rows(full)[name] for name in grouped} == {"0", "1", "false", "not given"}
+    assert {"window", "residual_scale", "experts", "parallel", "rope_traditional"} < set(grouped)
+    assert all(len(line) <= 100 for line in short.split("tensors (")[0].splitlines()), short
+
+
+def test_layers_that_differ(tmp, nibble):
+    full = (2, 5)
+    model = Tiny(layers=8)
+    kinds = ["full_attention" if i in full else "sliding_attention" for i in range(8)]
+    model.config.update(model_type="smollm3", use_sliding_window=True, sliding_window=24,
+                        layer_types=kinds, no_rope_layers=[1, 1, 0, 1, 1, 0, 1, 0])
+    path = model.save(tmp / "m.npz")
+    layers = nibble("info", path).decode().split("\nlayers, of 8:\n")[1].split("\n\n")[0]
+    assert [" ".join(line.split()) for line in layers.splitlines()] == [
+        "all positions, no rope 2, 5", "window of 24, no rope 7", "window of 24, rope 0-1, 3-4, 6"]
+    alike = Tiny().save(tmp / "alike.npz")
+    assert "layers, of" not in nibble("info", alike).decode()
+    got = nibble.json("info", path)["layers"]
+    assert [layer["window"] for layer in got] == [0 if i in full else 24 for i in range(8)]
+    assert [layer["rope"] for layer in got] == [i not in (2, 5, 7) for i in range(8)]
+    assert not any(layer["experts"] for layer in got)
+
+
+def test_plan(tmp, nibble):
+    """Cache and scratch are those of a context that is really opened."""
+    path = Tiny(context=1000).save(tmp / "m.npz")
+    text = nibble("info", path).decode()
+    assert "the whole context of 1000 tokens fits" in text, text
+    assert " MB for batches of 512 tokens" in text.split("scratch")[1].split("\n")[0], text
+    config = {**Tiny().config, "max_position_embeddings": 1 << 26}
+    Tiny().save(tmp / "long.npz", config=config)
+    got = nibble.json("info", tmp / "long.npz")["memory_bytes"]
+    each = 2 * 2 * 2 * 16 * 2  # keys and values of 2 layers, 2 heads of 16, f16
+    assert got["kv_token_f16"] == each
+    assert abs(got["context"] * each - (got["available"] - (1 << 30))) < 200e6 or \
+        got["context"] == 1 << 26, got
+    if got["context"] < 1 << 26:
+        line = f"of {1 << 26} tokens fits"
+        assert line in nibble("info", tmp / "long.npz").decode()
+
+
+def test_json(tmp, nibble):
+    model = Tiny(tied=True)
+    path = model.save(tmp / "m.npz", "<f2")
+    got = nibble.json("info", path)
+    assert got["model"] == str(path) and got["family"] == "llama" and got["tokenizer"] is True
+    assert got["parameters"] == sum(w.size for w in model.weights.values())
+    numbers = got["numbers"]
+    assert numbers["dim"] == 64 and numbers["norm_eps"] == 1e-5 and numbers["tied"] is True
+    assert numbers["rope_kind"] == "default" and numbers["rope_traditional"] is None
+    assert {t["name"]: t["shape"] for t in got["tensors"]} == {
+        model.name(key)[:-len(".weight")]: list(w.shape) for key, w in model.weights.items()}
+    assert {(t["format"], len(t["shape"])) for t in got["tensors"]} == {("f16", 2), ("f32", 1)}
+    nibble.refuses("info", "--json", says="nibble info MODEL --json", code=2)
+
+
 def test_folders_and_shards(tmp, nibble):
     model = Tiny(HF, tied=True)
     folder = model.save_folder(tmp / "m", tokenizer=None)
     text = nibble("info", folder).decode()
-    assert "without a tokenizer" in text and field(text, "tied") == "true"
+    assert "without a tokenizer" in text and field(text, "tied") == "true", text
     assert "lm_head" not in text
     (folder / "weights.npz").unlink()
     for i, (name, a) in enumerate(model.arrays().items()):

@@ -289,8 +289,16 @@ static void test_rope_that_does_not_fit(void) {
 
 static int printed;
 
-static void note_row(void *arg, const char *name, const char *value) {
+static void note_row(void *arg, const char *name, const char *value, bool neutral) {
     const char *const *want = arg;
+    static const char *const off[] = {"tied", "rope_truncate", "window", "rope_mscale",
+                                      "residual_scale"};
+    for (size_t i = 0; i < sizeof off / sizeof *off; i++) {
+        if (strcmp(name, off[i]) == 0) CHECK_MSG(neutral, "%s, %s, is not neutral", name, value);
+    }
+    bool is_off = strcmp(value, "0") == 0 || strcmp(value, "1") == 0 ||
+                  strcmp(value, "false") == 0 || strcmp(value, "not given") == 0;
+    if (neutral) CHECK_MSG(is_off, "%s, %s, is neutral", name, value);
     for (int i = 0; want[i]; i += 2) {
         if (strcmp(name, want[i]) != 0) continue;
         CHECK_MSG(strcmp(value, want[i + 1]) == 0, "%s is printed as %s", name, value);
