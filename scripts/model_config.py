@@ -10,10 +10,11 @@ from checkpoint import Failure
 # What nibble runs, as src/model/arch.c and src/model/spec.c list it. The lists are repeated here so
 # that a model is refused before it is copied, also where no nibble has been built;
 # tests/cli/test_convert_config.py compares them with the sources.
-FAMILIES = ("llama", "mistral", "ministral3", "mixtral", "gemma", "gemma2", "gemma3_text", "phi",
-            "phi3", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "olmo", "olmo2", "olmo3", "olmoe",
-            "gpt2", "gpt_neox", "falcon", "stablelm", "starcoder2", "smollm3", "granite",
-            "cohere", "cohere2", "glm4", "exaone4", "deepseek_v2", "deepseek_v3", "gpt_oss")
+FAMILIES = ("llama", "mistral", "ministral3", "mixtral", "llama4_text", "gemma", "gemma2",
+            "gemma3_text", "phi", "phi3", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "olmo",
+            "olmo2", "olmo3", "olmoe", "gpt2", "gpt_neox", "falcon", "stablelm", "starcoder2",
+            "smollm3", "granite", "cohere", "cohere2", "glm4", "exaone4", "deepseek_v2",
+            "deepseek_v3", "gpt_oss")
 ROPE_KINDS = ("default", "linear", "llama3", "yarn", "longrope", "su")
 ACTIVATIONS = ("silu", "gelu", "gelu_pytorch_tanh", "relu", "relu2", "swish", "gelu_new",
                "gelu_tanh", "gelu_fast")

@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
+enum { MAX_LISTED = 256 }; /* layers in a list */
+
 /* --- numbers of a family's own -------------------------------------------------------------- */
 
 /* What the page has no step for. */
@@ -110,12 +112,10 @@ static bool settle_exaone4(struct spec *s, const struct config *c, struct error 
 }
 
 /* no_rope_layers is 1 for layers with rope; else every so many-th has none. */
-static bool settle_smollm3(struct spec *s, const struct config *c, struct error *e) {
+static bool read_rope_layers(struct spec *s, const struct config *c, struct error *e) {
     double interval = 4;
-    if (!late_windows(s, c, e) ||
-        !config_number(c, "no_rope_layer_interval", 1, SPEC_MAX_LAYERS, true, &interval, e)) {
+    if (!config_number(c, "no_rope_layer_interval", 1, SPEC_MAX_LAYERS, true, &interval, e))
         return false;
-    }
     for (size_t i = 0; i < s->layers; i++) {
         char name[64];
         double rotates = (i + 1) % (size_t)interval != 0;
@@ -124,6 +124,10 @@ static bool settle_smollm3(struct spec *s, const struct config *c, struct error 
         s->layer[i].rotates = rotates != 0;
     }
     return true;
+}
+
+static bool settle_smollm3(struct spec *s, const struct config *c, struct error *e) {
+    return late_windows(s, c, e) && read_rope_layers(s, c, e);
 }
 
 static bool settle_phi(struct spec *s, const struct config *c, struct error *e) {
@@ -162,9 +166,9 @@ static bool settle_falcon(struct spec *s, const struct config *c, struct error *
 /* Every so many-th layer has experts, but those in a list. */
 static bool sparse_layers(struct spec *s, const struct config *c, struct error *e) {
     double step = 1;
-    int dense[64], count = 0;
+    int dense[MAX_LISTED], count = 0;
     if (!config_number(c, "decoder_sparse_step", 1, 1 << 20, true, &step, e)) return false;
-    if (!config_ids(c, "mlp_only_layers", dense, 64, &count, e)) return false;
+    if (!config_ids(c, "mlp_only_layers", dense, MAX_LISTED, &count, e)) return false;
     for (size_t i = 0; i < s->layers; i++) {
         s->layer[i].experts = s->experts && (i + 1) % (size_t)step == 0;
         for (int k = 0; k < count; k++) {
@@ -185,6 +189,39 @@ static bool settle_qwen3_moe(struct spec *s, const struct config *c, struct erro
     if (!used) s->window = 0;
     for (size_t i = 0; i < s->layers; i++) s->layer[i].windowed = s->window > 0;
     return sparse_layers(s, c, e);
+}
+
+/* Which layers have experts: a list, or every so many-th. */
+static bool listed_experts(struct spec *s, const struct config *c, struct error *e) {
+    double step = 1;
+    int list[MAX_LISTED], count = 0;
+    if (!config_number(c, "interleave_moe_layer_step", 1, 1 << 20, true, &step, e)) return false;
+    if (!config_ids(c, "moe_layers", list, MAX_LISTED, &count, e)) return false;
+    for (size_t i = 0; i < s->layers; i++) {
+        s->layer[i].experts = !count && (i + 1) % (size_t)step == 0;
+        for (int k = 0; k < count; k++) s->layer[i].experts |= (size_t)list[k] == i;
+    }
+    return true;
+}
+
+/* Layers with rope see their chunk alone; in the others queries grow instead. Blocks without
+ * experts have a width of their own. */
+static bool settle_llama4(struct spec *s, const struct config *c, struct error *e) {
+    double beta = 0.1, floor = 8192, hidden = (double)s->hidden;
+    int grows = 1, normed = 1;
+    if (!config_flag(c, "attn_temperature_tuning", &grows, e)) return false;
+    if (!config_flag(c, "use_qk_norm", &normed, e)) return false;
+    if (!config_number(c, "attn_scale", 0, 1e6, false, &beta, e)) return false;
+    if (!config_number(c, "floor_scale", 1, 1 << 26, true, &floor, e)) return false;
+    if (!config_number(c, "intermediate_size_mlp", 1, 1 << 24, true, &hidden, e)) return false;
+    s->expert_hidden = s->shared_hidden = s->hidden;
+    s->hidden = (size_t)hidden;
+    s->qk_norm = normed ? SPEC_QK_NORM_HEAD : SPEC_QK_NORM_NONE;
+    s->query_growth = grows ? beta : 0;
+    s->growth_context = (size_t)floor;
+    if (!read_rope_layers(s, c, e) || !listed_experts(s, c, e)) return false;
+    for (size_t i = 0; i < s->layers; i++) s->layer[i].windowed = s->layer[i].rotates;
+    return true;
 }
 
 /* The first layers have no experts. */
@@ -224,6 +261,14 @@ static const struct arch rows[] = {
      .title = "Mistral 7B and Nemo: Llama's equations with a sliding window"},
     {.model_type = "ministral3", .title = "Ministral 3: queries that grow with the position"},
     {.model_type = "mixtral", .title = "Mixtral", .spec = {.expert_score = MOE_LOGIT}},
+    {.model_type = "llama4_text",
+     .title = "Llama 4",
+     .spec = {.qk_norm_plain = 1,
+              .rope_traditional = 1,
+              .expert_score = MOE_SIGMOID,
+              .weigh_inputs = 1,
+              .growth_unturned = 1},
+     .settle = settle_llama4},
     {.model_type = "gemma",
      .title = "Gemma",
      .spec = {.norm_offset = 1, .tied = 1, .activation = ACTIVATION_GELU_TANH},

@@ -107,6 +107,7 @@ static void attention(struct run *r, size_t layer, size_t n, size_t pos) {
     struct input y = block_input(r, r->h, l->attn_norm, l->attn_norm_bias);
     struct attention a = {.heads = s->heads,
                           .window = kind->windowed ? s->window : 0,
+                          .chunk = kind->windowed ? s->chunk : 0,
                           .scale = (float)s->attention_scale,
                           .softcap = (float)s->score_softcap,
                           .sinks = l->sinks,
@@ -116,13 +117,14 @@ static void attention(struct run *r, size_t layer, size_t n, size_t pos) {
         project_latent(r, l, y, n);
     else
         project(r, l, y, n);
-    norm_queries_and_keys(r, l, n);
+    if (kind->rotates || !s->qk_norm_plain) norm_queries_and_keys(r, l, n);
     clip(r, n);
     if (kind->rotates && rope->rope) {
         rope_apply(b, rope->rope, rope->angles, r->q, n, s->heads, s->head_dim);
         rope_apply(b, rope->rope, rope->angles, r->k, n, s->kv_heads, s->head_dim);
     }
-    rope_query_scale(b, &r->growth, r->q, n, s->heads * s->head_dim, pos);
+    if (!kind->rotates || !s->growth_unturned)
+        rope_query_scale(b, &r->growth, r->q, n, s->heads * s->head_dim, pos);
     cache_store(b, cache, r->k, r->v, n, pos);
     attend(b, &a, cache, r->attended, r->q, n, pos);
     linear(b, &(struct linear){r->h, &l->wo, l->o_bias}, 1, (struct input){.x = r->attended}, n);

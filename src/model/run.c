@@ -117,7 +117,11 @@ bool run_open(struct run *r, const struct model *m, const struct run_options *o,
     const struct spec *s = &m->spec;
     *r = (struct run){.model = m};
     r->local.rope = rope_of(m, ROTARY_LOCAL);
-    r->growth = (struct rope_growth){(float)s->query_growth, (size_t)s->rope_original_context, 0};
+    r->growth = (struct rope_growth){
+        .beta = (float)s->query_growth,
+        .context = s->growth_context ? s->growth_context : (size_t)s->rope_original_context,
+        .offset = s->growth_unturned,
+    };
     choose_rope(r, 0);
     r->context = o->context ? o->context : default_context(m, o->kv_type);
     r->batch = o->batch ? o->batch : default_batch(r);

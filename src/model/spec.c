@@ -230,6 +230,7 @@ struct moe_choice spec_choice(const struct spec *s) {
         .group_best = s->group_best,
         .renormalize = s->renormalize,
         .scale = (float)s->expert_scale,
+        .weigh_inputs = s->weigh_inputs,
     };
 }
 

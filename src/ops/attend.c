@@ -53,8 +53,10 @@ static size_t head_of(const struct block *b, size_t query) {
 
 /* The first position that token t sees, and one past the last. */
 static size_t first_seen(const struct attend *a, size_t t) {
-    size_t end = a->pos + t + 1, window = a->attention->window;
-    return window && end > window ? end - window : 0;
+    size_t end = a->pos + t + 1, window = a->attention->window, chunk = a->attention->chunk;
+    size_t first = window && end > window ? end - window : 0;
+    size_t begin = chunk ? (end - 1) / chunk * chunk : 0;
+    return first > begin ? first : begin;
 }
 
 static void load_queries(const struct attend *a, struct block *b) {

@@ -3,10 +3,10 @@
  *     out[t, h] = sum_j exp(s_j) v[j, h / group] / (sum_j exp(s_j) + exp(sink_h))
  *     s_j       = cap(scale * q[t, h] . k[j, h / group])
  *
- * with j from the first position that the window shows to the token's own. cap(s) is s, or with a
- * softcap c the c tanh(s / c) of Gemma 2 (ops/softcap.h). A sink is a learned logit of a head that
- * takes part in the denominator alone, as a position would whose value is 0 (gpt-oss: "sinks" in
- * modeling_gpt_oss.py of transformers); without sinks its term is absent: a softmax.
+ * with j from the first position that window and chunk show to the token's own. cap(s) is s, or
+ * with a softcap c the c tanh(s / c) of Gemma 2 (ops/softcap.h). A sink is a learned logit of a
+ * head that takes part in the denominator alone, as a position would whose value is 0 (gpt-oss:
+ * "sinks" in modeling_gpt_oss.py of transformers); without sinks its term is absent: a softmax.
  *
  * All of it as online softmax (Milakov and Gimelshein, 2018) over tiles of positions: a tile of
  * keys and values is read, and where many queries share it made f32, once for all of them.
@@ -21,6 +21,7 @@
 struct attention {
     size_t heads;       /* query heads, a multiple of the cache's */
     size_t window;      /* how many positions a token sees, itself included; 0: all */
+    size_t chunk;       /* it sees none before the last multiple of this; 0: all */
     float scale;        /* on the scores: 1 / sqrt(key_dim), as a rule */
     float softcap;      /* of the scores; 0: none */
     const float *sinks; /* [heads], NULL: none */

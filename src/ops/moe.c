@@ -167,8 +167,10 @@ static void gather_tokens(void *arg, size_t begin, size_t end, int thread) {
     const struct job *j = arg;
     (void)thread;
     for (size_t i = begin; i < end; i++) {
-        size_t token = j->slots[i] / j->m->choice.top_k;
-        memcpy(j->s->x + i * j->dim, j->x + token * j->dim, j->dim * sizeof *j->x);
+        size_t slot = j->slots[i], token = slot / j->m->choice.top_k;
+        float *x = j->s->x + i * j->dim, weight = j->s->weights[slot];
+        memcpy(x, j->x + token * j->dim, j->dim * sizeof *x);
+        for (size_t c = 0; j->m->choice.weigh_inputs && c < j->dim; c++) x[c] *= weight;
     }
 }
 
@@ -177,7 +179,8 @@ static void add_tokens(void *arg, size_t begin, size_t end, int thread) {
     (void)thread;
     for (size_t i = begin; i < end; i++) {
         size_t slot = j->slots[i], token = slot / j->m->choice.top_k;
-        add_scaled(j->y + token * j->dim, j->s->out + i * j->dim, j->s->weights[slot], j->dim);
+        float weight = j->m->choice.weigh_inputs ? 1 : j->s->weights[slot];
+        add_scaled(j->y + token * j->dim, j->s->out + i * j->dim, weight, j->dim);
     }
 }
 
@@ -236,7 +239,7 @@ void moe(const struct backend *b, const struct moe *m, const struct moe_scratch 
     j.x = in.norm.kind ? in.h : in.x; /* which the router's product makes */
     linear(b, &router, 1, in, n);
     backend_split(b, n, 8 * m->experts + j.dim, choose_tokens, &j);
-    if (n == 1)
+    if (n == 1 && !m->choice.weigh_inputs)
         run_token(&j);
     else
         run_experts(&j, n);

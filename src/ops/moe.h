@@ -9,6 +9,8 @@
  *     y = sum over the chosen, in ascending order, of scale w Wdown (act(Wgate x) * Wup x), biased
  *         as linear is; then the shared expert's, times sigmoid(Ws x) if it has a router
  *
+ * With weigh_inputs (Llama 4) it is the sum of Wdown (act(Wgate w x) * Wup w x).
+ *
  * Groups (DeepSeek): experts lie in groups of as many. A group's score is the largest s +
  * correction in it (V2) or the sum of the two largest (V3); the top_groups best groups are allowed.
  *
@@ -35,7 +37,8 @@ struct moe_choice {
     size_t top_groups; /* at most groups */
     size_t group_best; /* a group's score is the sum of its 1 or 2 largest, so it has as many */
     bool renormalize;
-    float scale; /* of the weights; 1: none */
+    float scale;       /* of the weights; 1: none */
+    bool weigh_inputs; /* instead of what the experts make of them */
 };
 
 /* A feed-forward block, or `experts` of them one after the other: matrices [dim -> hidden] and

@@ -5,6 +5,8 @@ import os
 import resource
 import sys
 
+import numpy as np
+
 from harness import FAIRYTALE, main
 from models import META, Tiny
 
@@ -93,6 +95,28 @@ def test_model_types(tmp, nibble):
     meta = Tiny(META)
     del meta.config["model_type"]
     nibble("generate", meta.save(tmp / "n.npz"), "-p", "x", "-n", "1")
+
+
+def test_text_model_inside(tmp, nibble):
+    """A model that sees images: its text model answers as it does alone; the rest is left alone."""
+    model = Tiny()
+    words = ("--ids", "5 6 7 8", "--kv-type", "f32", "-o")
+    nibble("logits", model.save(tmp / "alone.npz"), *words, tmp / "want.npy")
+    config = {"model_type": "sees", "vision_config": {"hidden_size": 3},
+              "text_config": model.config}
+    for prefix, output in (("language_model.model.", "language_model.lm_head.weight"),
+                           ("model.language_model.", "lm_head.weight")):
+        arrays = {name.replace("model.", prefix, 1) if name.startswith("model.") else output: array
+                  for name, array in model.arrays("<f4").items()}
+        arrays["vision_tower.patch.weight"] = np.ones((3, 3), "<f4")
+        path = model.save(tmp / "m.npz", arrays=arrays, config=config)
+        nibble("logits", path, *words, tmp / "got.npy")
+        assert (np.load(tmp / "got.npy") == np.load(tmp / "want.npy")).all(), prefix
+        arrays[prefix + "extra.weight"] = np.ones((3, 3), "<f4")
+        nibble.refuses("generate", model.save(tmp / "m.npz", arrays=arrays, config=config), "-p",
+                       "x", says="extra.weight", code=1)
+    refused(nibble, model, tmp, {"model_type": "sees", "text_config": {"model_type": "hears"}},
+            "'hears' is not supported")
 
 
 def test_rope_types(tmp, nibble):

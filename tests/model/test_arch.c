@@ -293,6 +293,20 @@ static void test_falcon(void) {
     check_refused("falcon", "\"num_ln_in_parallel_attn\": 3", "num_ln_in_parallel_attn is 3");
 }
 
+static void test_llama4(void) {
+#define FEW "\"num_local_experts\": 4, \"num_experts_per_tok\": 1, \"attention_chunk_size\": 8, "
+    check_layers("llama4_text", FEW "\"interleave_moe_layer_step\": 2", EXPERTS, "nYnYnYnY");
+    check_layers("llama4_text", FEW "\"moe_layers\": [0, 5]", EXPERTS, "YnnnnYnn");
+    check_layers("llama4_text", FEW "\"no_rope_layers\": [1, 0]", WINDOWED, "YnYnYYYn");
+    check_read("llama4_text", FEW "\"intermediate_size_mlp\": 96, \"attn_scale\": 0.3, "
+                                  "\"floor_scale\": 16");
+    CHECK(spec.chunk == 8 && spec.hidden == 96 && spec.expert_hidden == spec.shared_hidden);
+    CHECK(spec.query_growth == 0.3 && spec.growth_context == 16 && spec.qk_norm_plain == 1);
+    check_read("llama4_text", FEW "\"attn_temperature_tuning\": false, \"use_qk_norm\": false");
+    CHECK(spec.query_growth == 0 && spec.qk_norm == SPEC_QK_NORM_NONE && spec.window == 0);
+#undef FEW
+}
+
 static void test_gpt2(void) {
     check_read("gpt2", "");
     CHECK(spec.attention_scale == 0.25 && spec.transposed && spec.positions && spec.tied == 1);
@@ -381,6 +395,7 @@ int main(void) {
     check_run("deepseek", test_deepseek);
     check_run("latent attention that does not fit", test_latent_that_does_not_fit);
     check_run("falcon", test_falcon);
+    check_run("llama4", test_llama4);
     check_run("gpt2", test_gpt2);
     check_run("norms of queries and keys", test_qk_norms);
     check_run("activations", test_activations);

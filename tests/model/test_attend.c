@@ -8,6 +8,7 @@ enum { MOST_THREADS = 4, GUARD = 64 };
 
 struct setup {
     size_t heads, kv_heads, key_dim, value_dim, window, n, pos; /* n tokens after pos others */
+    size_t chunk;
     float scale, softcap;
     float most_sink; /* of the heads, from minus to plus this; 0: no sinks */
 };
@@ -37,6 +38,7 @@ static struct attention attention_of(const struct setup *s, float *sinks) {
     size_t parts = attend_parts(s->heads, s->value_dim, s->pos + s->n + 3);
     return (struct attention){.heads = s->heads,
                               .window = s->window,
+                              .chunk = s->chunk,
                               .scale = s->scale,
                               .softcap = s->softcap,
                               .sinks = s->most_sink != 0 ? sinks : NULL,
@@ -48,6 +50,7 @@ static void attend_plainly(const struct setup *s, const struct filled *c, const 
                            const float *q, size_t t, size_t head, double *out) {
     size_t last = s->pos + t, dim = s->key_dim, kv = head / (s->heads / s->kv_heads);
     size_t first = s->window == 0 || last + 1 < s->window ? 0 : last + 1 - s->window;
+    if (s->chunk && first < last / s->chunk * s->chunk) first = last / s->chunk * s->chunk;
     double *score = malloc((last + 1) * sizeof *score), most = -INFINITY, sum = 0;
     if (sinks) most = sinks[head];
     for (size_t j = first; j <= last; j++) {
@@ -206,6 +209,19 @@ static void test_windows(void) {
     for (int w = 0; w < 10; w++) {
         for (int i = 0; i < 6; i++) {
             struct setup s = common(4, 2, 16, windows[w], at[i][0], at[i][1], 0.25f);
+            check_everywhere(&s);
+        }
+    }
+}
+
+/* Alone, and with a window that is shorter or longer. */
+static void test_chunks(void) {
+    static const size_t chunks[] = {1, 2, 8, 63, 64, 65, 512, 700};
+    static const size_t at[][2] = {{1, 0}, {18, 0}, {1, 511}, {1, 512}, {70, 500}, {3, 1023}};
+    for (int c = 0; c < 8; c++) {
+        for (int i = c % 2; i < 6; i += 2) {
+            struct setup s = common(4, 2, 16, i % 3 * 40, at[i][0], at[i][1], 0.25f);
+            s.chunk = chunks[c];
             check_everywhere(&s);
         }
     }
@@ -403,6 +419,7 @@ static void test_all_at_once(void) {
 int main(void) {
     check_run("groups", test_groups);
     check_run("windows", test_windows);
+    check_run("chunks", test_chunks);
     check_run("many heads", test_many_heads);
     check_run("long contexts", test_long_contexts);
     check_run("prompts", test_prompts);

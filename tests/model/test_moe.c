@@ -238,7 +238,9 @@ static bool compute(const struct block *k, const float *token, double *y, double
     }
     if (!experts_weigh(&k->m, logit, weight)) return false;
     for (size_t e = 0; e < k->m.experts; e++) {
-        if (weight[e]) add_ffn(k, &k->m.expert, e, e, x, weight[e], y, magnitude);
+        double in[DIM], by_input = k->m.choice.weigh_inputs ? weight[e] : 1;
+        for (size_t i = 0; i < DIM; i++) in[i] = by_input * x[i];
+        if (weight[e]) add_ffn(k, &k->m.expert, e, e, in, weight[e] / by_input, y, magnitude);
     }
     if (!k->shared) return true;
     double share = k->m.shared_router ? 1 / (1 + exp(-dot(&k->shared_router, 0, x))) : 1;
@@ -276,16 +278,17 @@ static const struct moe_choice choices[] = {
     {MOE_SOFTMAX, 2, .renormalize = true, .scale = 1},
     {MOE_SIGMOID, 4, 4, 2, 2, .renormalize = true, .scale = 2.5f},
     {MOE_LOGIT, 4, .scale = 1},
-    {MOE_SOFTMAX, 3, 2, 1, 1, .scale = 16}};
+    {MOE_SOFTMAX, 3, 2, 1, 1, .scale = 16},
+    {MOE_SIGMOID, 2, .scale = 0.7f, .weigh_inputs = true}};
 
 static void test_values(void) {
     const char *name;
-    for (int i = 0; i < 12; i++) {
+    for (int i = 0; i < 14; i++) { /* the last rule with the first activation alone */
         struct block k;
         bool gated = i % 2 == 0 || i / 2 == ACTIVATION_CLAMPED;
-        open_block(&k, i == 4 ? make_transposed : make_f16, choices[i % 4], 12, gated, i % 3 > 0,
-                   i % 3);
-        k.m.activation = (enum activation)(i / 2);
+        open_block(&k, i == 4 ? make_transposed : make_f16, choices[i < 12 ? i % 4 : 4], 12, gated,
+                   i % 3 > 0, i % 3);
+        k.m.activation = i < 12 ? (enum activation)(i / 2) : ACTIVATION_SILU;
         for (int level = 0; (name = fixture_next_level(&level)) != NULL;) {
             check_values(&k, name, 1 + i % 4);
         }
@@ -357,9 +360,10 @@ static void test_bits(void) {
     } kinds[] = {{"codes", make_codes},
                  {"f16", make_f16},
                  {"transposed", make_transposed},
-                 {"mixed", make_mixed}};
+                 {"mixed", make_mixed},
+                 {"weighed inputs", make_codes}};
     const char *name;
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < 5; i++) {
         struct block k;
         open_block(&k, kinds[i].make, choices[i], 12, i != 1, i % 2, i % 3);
         for (int level = 0; (name = fixture_next_level(&level)) != NULL;) {
