@@ -28,7 +28,7 @@ common   := $(CFLAGS_$(config)) $(warnings) -fvisibility=hidden -fno-math-errno 
 gnu_unique := $(shell $(CXX) -fno-gnu-unique -E -x c++ /dev/null >/dev/null 2>&1 && echo -fno-gnu-unique)
 c_flags  := -std=c11 -Wstrict-prototypes -Wmissing-prototypes $(common) $(CFLAGS)
 cc_flags := -std=c++17 $(gnu_unique) $(common) $(CXXFLAGS)
-libs     := -lopenblas -lzip -lcjson -lsentencepiece -lstdc++ -lm -pthread
+libs     := -lopenblas -lzip -lcjson -lsentencepiece -lpcre2-8 -lutf8proc -lstdc++ -lm -pthread
 
 # A SIMD level is a word in its machine's list, its flags, and src/kern/LEVEL.c or LEVEL_*.c.
 isa_avx2       := -mavx2 -mfma -mf16c

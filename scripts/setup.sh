@@ -10,7 +10,7 @@
 set -eu
 
 packages="build-essential libopenblas-dev libzip-dev libcjson-dev libsentencepiece-dev
-python3 python3-numpy"
+libpcre2-dev libutf8proc-dev python3 python3-numpy"
 
 die() { echo "setup.sh: $*" >&2; exit 1; }
 
@@ -46,10 +46,11 @@ probe_libraries() {
     command -v make >/dev/null 2>&1 || die "make is not installed"
     dir=$(mktemp -d)
     trap 'rm -rf "$dir"' EXIT
-    printf '%s\n' '#include <cblas.h>' '#include <zip.h>' '#include <cjson/cJSON.h>' \
+    printf '%s\n' '#define PCRE2_CODE_UNIT_WIDTH 8' '#include <pcre2.h>' '#include <utf8proc.h>' \
+        '#include <cblas.h>' '#include <zip.h>' '#include <cjson/cJSON.h>' \
         '#include <sentencepiece_processor.h>' 'int main() { return 0; }' > "$dir/probe.cc"
     "${CXX:-c++}" -std=c++17 "$dir/probe.cc" -o "$dir/probe" \
-        -lopenblas -lzip -lcjson -lsentencepiece ||
+        -lopenblas -lzip -lcjson -lsentencepiece -lpcre2-8 -lutf8proc ||
         die "a compiler or one of the libraries is missing (see above); install it and try again"
     /usr/bin/python3 -c 'import numpy' ||
         die "numpy for /usr/bin/python3 is missing; install it and try again"

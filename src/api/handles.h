@@ -11,8 +11,11 @@
 
 struct nibble_tokenizer {
     struct tokens *tokens;
+    const char *why; /* this file of those that there are; statically allocated */
     bool adds_bos;
-    int bos; /* -1 if there is none */
+    int bos;                       /* -1 if there is none */
+    int before[TOKENS_MAX_BEFORE]; /* a text: BOS, or a few special tokens that do its work */
+    size_t before_count;
 };
 
 struct nibble_model {

@@ -11,6 +11,8 @@
 #include "nibble.h"
 #include "ops/blas.h"
 #include "store/npz.h"
+#include "text/regex.h"
+#include "text/unicode.h"
 #include "version.h"
 
 #ifdef __clang__
@@ -65,9 +67,12 @@ void nibble_build(char *out, size_t size) {
              "libzip:   %s\n"
              "cJSON:    %s\n"
              "BLAS:     %s\n"
+             "PCRE2:    %s\n"
+             "utf8proc: %s\n"
              "sentencepiece: %s\n",
              NIBBLE_VERSION, NIBBLE_COMMIT, __VERSION__, NIBBLE_BUILT_LEVELS, npz_library(),
-             config_library(), blas_version(), NIBBLE_SENTENCEPIECE);
+             config_library(), blas_version(), regex_library(), unicode_library(),
+             NIBBLE_SENTENCEPIECE);
 }
 
 const char *nibble_blas_core(void) {

@@ -147,7 +147,8 @@ static bool open_tokenizer(nibble_tokenizer *t, const char *path, struct error *
     struct store store;
     if (!store_open(&store, path, e)) return false;
     bool ok = handles_open_tokenizer(t, &store, -1, e);
-    if (ok && !t->tokens) ok = fail(e, STATUS_MODEL, "%s has no tokenizer.model", path);
+    if (ok && !t->tokens)
+        ok = fail(e, STATUS_MODEL, "%s has no tokenizer.model and no tokenizer.json", path);
     store_close(&store);
     return ok;
 }
@@ -176,17 +177,18 @@ size_t nibble_tokenizer_pieces(const nibble_tokenizer *t) {
     return (size_t)tokens_count(t->tokens);
 }
 
-static bool begins_with(const struct token_list *list, int id) {
-    return list->count && list->ids[0] == id;
+static bool begins_with(const struct token_list *list, const int *ids, size_t count) {
+    return list->count >= count && memcmp(list->ids, ids, count * sizeof *ids) == 0;
 }
 
 /* BOS is put in front after encoding, so that one written in the text is seen. */
-static bool add_bos(struct token_list *list, int bos, struct error *e) {
-    int *ids = realloc(list->ids, (list->count + 1) * sizeof *ids);
-    if (!ids) return fail(e, STATUS_MEMORY, "not enough memory for %zu tokens", list->count + 1);
-    memmove(ids + 1, ids, list->count * sizeof *ids);
-    ids[0] = bos;
-    *list = (struct token_list){ids, list->count + 1};
+static bool add_before(struct token_list *list, const int *before, size_t n, struct error *e) {
+    if (!n || begins_with(list, before, n)) return true;
+    int *ids = realloc(list->ids, (list->count + n) * sizeof *ids);
+    if (!ids) return fail(e, STATUS_MEMORY, "not enough memory for %zu tokens", list->count + n);
+    memmove(ids + n, ids, list->count * sizeof *ids);
+    memcpy(ids, before, n * sizeof *ids);
+    *list = (struct token_list){ids, list->count + n};
     return true;
 }
 
@@ -195,8 +197,7 @@ bool nibble_tokenize(const nibble_tokenizer *t, const char *text, size_t size, i
     struct error e = {0};
     struct token_list list = {0};
     TRY(tokens_encode(t->tokens, text, size, flags & NIBBLE_SPECIAL, &list, &e));
-    if (flags & NIBBLE_BOS && t->bos >= 0 && !begins_with(&list, t->bos))
-        TRY(add_bos(&list, t->bos, &e));
+    if (flags & NIBBLE_BOS) TRY(add_before(&list, t->before, t->before_count, &e));
     *out = (nibble_ids){list.ids, list.count};
     return true;
 fail:

@@ -130,7 +130,7 @@ static int read_prompt(struct job *j) {
     }
     if (a->ids) return read_ids(j);
     if (!j->session.tokenizer) {
-        message("%s has no tokenizer.model; give the prompt as token ids with --ids", a->words[0]);
+        message("%s has no tokenizer; give the prompt as token ids with --ids", a->words[0]);
         return EXIT_FAILED;
     }
     int code = input_read(a, true, &j->prompt);

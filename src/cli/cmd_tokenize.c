@@ -1,3 +1,4 @@
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "cli/input.h"
@@ -5,15 +6,27 @@
 #include "cli/options.h"
 #include "cli/output.h"
 
+/* A million ids shall not take as many writes. */
+static void print_ids(const nibble_ids *ids) {
+    char line[8192];
+    size_t used = 0;
+    for (size_t i = 0; i < ids->count; i++) {
+        used +=
+            (size_t)snprintf(line + used, sizeof line - used, "%s%d", i ? " " : "", ids->ids[i]);
+        if (used < sizeof line - 16) continue;
+        output_write(line, used);
+        used = 0;
+    }
+    line[used++] = '\n';
+    output_write(line, used);
+}
+
 static int tokenize(const struct args *a, const nibble_tokenizer *t) {
     struct input_text text = {0};
     nibble_ids ids = {0};
     int code = input_read(a, false, &text);
     if (code == EXIT_DONE) code = input_tokenize(a, t, &text, &ids);
-    if (code == EXIT_DONE) {
-        for (size_t i = 0; i < ids.count; i++) output_print("%s%d", i ? " " : "", ids.ids[i]);
-        output_write("\n", 1);
-    }
+    if (code == EXIT_DONE) print_ids(&ids);
     nibble_free(ids.ids);
     free(text.bytes);
     return code;

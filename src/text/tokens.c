@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "text/ids.h"
+#include "text/pipeline.h"
 #include "text/spm.h"
 
 struct piece {
@@ -13,19 +15,15 @@ struct piece {
     bool space;    /* begins with the U+2581 that SentencePiece may have added */
 };
 
-struct special {
-    const char *text; /* owned by the spm */
-    size_t size;
-    int id;
-};
-
 struct tokens {
+    struct pipeline *pipeline; /* if it is one, nothing below is used but kind */
+    const char *kind;
     struct spm *spm;
     struct piece *pieces; // [count]
     char *text;
-    struct special *specials; // [special_count] sorted by text
-    size_t special_count, longest;
-    int count;
+    struct added specials;
+    size_t longest;
+    int count, bos;
 };
 
 /* --- Opening ---------------------------------------------------------------------------------- */
@@ -65,13 +63,7 @@ static size_t write_piece(const struct tokens *t, int id, char *out) {
     }
 }
 
-static int compare_specials(const void *a, const void *b) {
-    const struct special *x = a, *y = b;
-    int order = memcmp(x->text, y->text, x->size < y->size ? x->size : y->size);
-    return order ? order : (x->size > y->size) - (x->size < y->size);
-}
-
-static void fill(struct tokens *t) {
+static bool fill(struct tokens *t) {
     size_t used = 0;
     for (int id = 0; id < t->count; id++) {
         struct piece *p = &t->pieces[id];
@@ -85,97 +77,135 @@ static void fill(struct tokens *t) {
         used += p->size;
         longest = p->special && size > p->size ? size : p->size;
         if (longest > t->longest) t->longest = longest;
-        if (p->special) t->specials[t->special_count++] = (struct special){text, size, id};
+        struct added_token token = {.text = text, .size = size, .id = id, .special = true};
+        if (p->special && !added_add(&t->specials, token)) return false;
     }
-    if (t->special_count) {
-        qsort(t->specials, t->special_count, sizeof *t->specials, compare_specials);
-    }
+    added_sort(&t->specials); /* no two pieces are the same */
+    return true;
 }
 
 static bool allocate(struct tokens *t) {
     t->count = spm_count(t->spm);
-    size_t text = strlen(spm_unknown_surface(t->spm)) + 1, specials = 1;
+    size_t text = strlen(spm_unknown_surface(t->spm)) + 1;
     for (int id = 0; id < t->count; id++) {
         size_t size;
-        enum spm_kind kind = spm_kind(t->spm, id);
         spm_piece(t->spm, id, &size);
         text += size;
-        specials += kind == SPM_CONTROL || kind == SPM_UNKNOWN;
     }
     t->pieces = calloc((size_t)t->count, sizeof *t->pieces);
     t->text = malloc(text);
-    t->specials = calloc(specials, sizeof *t->specials);
-    return t->pieces && t->text && t->specials;
+    t->bos = spm_bos(t->spm);
+    return t->pieces && t->text;
 }
 
-bool tokens_open(struct tokens **out, struct span model, const char *where, struct error *e) {
+static bool fail_memory(const char *where, struct error *e) {
+    return fail(e, STATUS_MEMORY, "not enough memory for the tokenizer in %s", where);
+}
+
+static bool open_spm(struct tokens *t, struct span model, const char *where, struct error *e) {
     char why[512] = "";
-    struct tokens *t = calloc(1, sizeof *t);
-    *out = NULL;
-    if (t) t->spm = spm_open(model.data, model.size, why, sizeof why);
-    if (t && t->spm && allocate(t)) {
-        fill(t);
-        *out = t;
-        return true;
-    }
-    tokens_close(t);
-    if (!*why) return fail(e, STATUS_MEMORY, "not enough memory for the tokenizer in %s", where);
+    t->kind = "SentencePiece";
+    t->spm = spm_open(model.data, model.size, why, sizeof why);
+    if (t->spm && allocate(t) && fill(t)) return true;
+    if (!*why) return fail_memory(where, e);
     return fail(e, STATUS_FORMAT,
                 "%s is no SentencePiece model that can be used: %s; fetch it again", where, why);
 }
 
+static bool open_pipeline(struct tokens *t, struct span file, bool json, const char *where,
+                          struct error *e) {
+    t->kind = json ? "tokenizer.json" : "tiktoken";
+    t->pipeline = calloc(1, sizeof *t->pipeline);
+    if (!t->pipeline) return fail_memory(where, e);
+    return (json ? pipeline_json_open : pipeline_tiktoken_open)(t->pipeline, file, where, e);
+}
+
+static bool open_file(struct tokens **out, struct span file, bool json, const char *where,
+                      struct error *e) {
+    struct tokens *t = calloc(1, sizeof *t);
+    *out = NULL;
+    if (!t) return fail_memory(where, e);
+    bool ok = json || pipeline_tiktoken_begins(file) ? open_pipeline(t, file, json, where, e)
+                                                     : open_spm(t, file, where, e);
+    if (ok) *out = t;
+    if (!ok) tokens_close(t);
+    return ok;
+}
+
+bool tokens_open(struct tokens **t, struct span model, const char *where, struct error *e) {
+    return open_file(t, model, false, where, e);
+}
+
+bool tokens_open_json(struct tokens **t, struct span file, const char *where, struct error *e) {
+    return open_file(t, file, true, where, e);
+}
+
 void tokens_close(struct tokens *t) {
     if (!t) return;
+    if (t->pipeline) pipeline_close(t->pipeline);
+    free(t->pipeline);
     spm_close(t->spm);
+    added_close(&t->specials);
     free(t->pieces);
     free(t->text);
-    free(t->specials);
     free(t);
 }
 
 /* --- Asking ----------------------------------------------------------------------------------- */
 
+const char *tokens_kind(const struct tokens *t) {
+    return t->kind;
+}
+
 int tokens_count(const struct tokens *t) {
-    return t->count;
+    return t->pipeline ? t->pipeline->vocab.count : t->count;
+}
+
+bool tokens_has_template(const struct tokens *t) {
+    return t->pipeline != NULL;
+}
+
+_Static_assert((int)TEMPLATE_MAX == (int)TOKENS_MAX_BEFORE, "a template has no more");
+
+const int *tokens_before(const struct tokens *t, size_t *count) {
+    *count = t->pipeline ? t->pipeline->template.before_count : t->bos >= 0;
+    return t->pipeline ? t->pipeline->template.before : &t->bos;
 }
 
 int tokens_bos(const struct tokens *t) {
-    return spm_bos(t->spm);
+    size_t count;
+    const int *before = tokens_before(t, &count);
+    return count ? before[0] : -1;
 }
 
 int tokens_eos(const struct tokens *t) {
-    return spm_eos(t->spm);
+    if (!t->pipeline) return spm_eos(t->spm);
+    const struct template *template = &t->pipeline->template;
+    return template->after_count ? template->after[template->after_count - 1] : -1;
 }
 
 bool tokens_is_control(const struct tokens *t, int id) {
-    return spm_kind(t->spm, id) == SPM_CONTROL;
+    if (!t->pipeline) return spm_kind(t->spm, id) == SPM_CONTROL;
+    return id >= 0 && id < t->pipeline->vocab.count && t->pipeline->special[id];
+}
+
+int tokens_find(const struct tokens *t, const char *text, size_t size) {
+    if (t->pipeline) return pipeline_find(t->pipeline, text, size);
+    for (int id = 0; id < t->count; id++) {
+        size_t length;
+        const char *piece = spm_piece(t->spm, id, &length);
+        if (length == size && memcmp(piece, text, size) == 0) return id;
+    }
+    return -1;
 }
 
 size_t tokens_longest(const struct tokens *t) {
-    return t->longest;
+    return t->pipeline ? t->pipeline->longest : t->longest;
 }
 
 /* --- Encoding --------------------------------------------------------------------------------- */
 
-struct buffer {
-    int *ids;
-    size_t count, room;
-};
-
-static bool append(struct buffer *b, const int *ids, size_t count, struct error *e) {
-    if (count > b->room - b->count) {
-        size_t room = b->count + count > 2 * b->room ? b->count + count : 2 * b->room;
-        int *grown = realloc(b->ids, room * sizeof *grown);
-        if (!grown) return fail(e, STATUS_MEMORY, "not enough memory for %zu tokens", room);
-        b->ids = grown;
-        b->room = room;
-    }
-    if (count) memcpy(b->ids + b->count, ids, count * sizeof *ids);
-    b->count += count;
-    return true;
-}
-
-static bool encode_plain(const struct tokens *t, const char *text, size_t size, struct buffer *b,
+static bool encode_plain(const struct tokens *t, const char *text, size_t size, struct ids *to,
                          struct error *e) {
     char why[512] = "";
     int *ids = NULL;
@@ -185,73 +215,45 @@ static bool encode_plain(const struct tokens *t, const char *text, size_t size, 
         if (!*why) return fail(e, STATUS_MEMORY, "not enough memory to tokenize %zu bytes", size);
         return fail(e, STATUS_ARGUMENT, "a text of %zu bytes cannot be tokenized: %s", size, why);
     }
-    bool ok = append(b, ids, count, e);
+    ids_add(to, ids, count);
     free(ids);
-    return ok;
+    return true;
 }
 
-/* The first of specials[low, high), which agree before byte k and are longer, whose byte k is
- * not below c. */
-static size_t lower_bound(const struct tokens *t, size_t low, size_t high, size_t k, int c) {
-    while (low < high) {
-        size_t middle = low + (high - low) / 2;
-        if ((unsigned char)t->specials[middle].text[k] < c) {
-            low = middle + 1;
-        } else {
-            high = middle;
-        }
-    }
-    return low;
-}
-
-/* The longest special token that text begins with, or NULL: the range of those that agree with
- * it narrows byte by byte, and one that ends there is the first of the range. */
-static const struct special *find_special(const struct tokens *t, const char *text, size_t size) {
-    const struct special *best = NULL;
-    size_t low = 0, high = t->special_count;
-    for (size_t k = 0; low < high; k++) {
-        if (t->specials[low].size == k) best = &t->specials[low++];
-        if (k == size) break;
-        unsigned char c = (unsigned char)text[k];
-        low = lower_bound(t, low, high, k, c);
-        high = lower_bound(t, low, high, k, c + 1);
-    }
-    return best;
-}
-
-static bool encode_special(const struct tokens *t, const char *text, size_t size, struct buffer *b,
+static bool encode_special(const struct tokens *t, const char *text, size_t size, struct ids *to,
                            struct error *e) {
     size_t start = 0, at = 0;
     while (at < size) {
-        const struct special *s = find_special(t, text + at, size - at);
+        const struct added_token *s = added_find(&t->specials, text + at, size - at);
         if (!s) {
             at++;
             continue;
         }
-        TRY(encode_plain(t, text + start, at - start, b, e));
-        TRY(append(b, &s->id, 1, e));
+        TRY(encode_plain(t, text + start, at - start, to, e));
+        ids_add(to, &s->id, 1);
         start = at += s->size;
     }
-    return encode_plain(t, text + start, size - start, b, e);
+    return encode_plain(t, text + start, size - start, to, e);
 fail:
     return false;
 }
 
 bool tokens_encode(const struct tokens *t, const char *text, size_t size, bool special,
                    struct token_list *list, struct error *e) {
-    struct buffer b = {NULL, 0, 0};
+    struct ids ids = {0}, all = {list->ids, list->count, list->count, false};
+    bool ok = true;
     if (!size) return true;
-    TRY((special ? encode_special : encode_plain)(t, text, size, &b, e));
-    if (b.count) {
-        struct buffer all = {list->ids, list->count, list->count};
-        TRY(append(&all, b.ids, b.count, e));
-        *list = (struct token_list){all.ids, all.count};
+    if (t->pipeline) {
+        ok = pipeline_encode(t->pipeline, text, size, special, &ids, e);
+    } else {
+        ok = (special ? encode_special : encode_plain)(t, text, size, &ids, e);
     }
-    free(b.ids);
-    return true;
-fail:
-    free(b.ids);
-    return false;
+    if (ok && !ids.failed) ids_add(&all, ids.list, ids.count);
+    free(ids.list);
+    if (ok && (ids.failed || all.failed))
+        return fail(e, STATUS_MEMORY, "not enough memory for the tokens of %zu bytes", size);
+    if (ok) *list = (struct token_list){all.list, all.count};
+    return ok;
 }
 
 /* --- Decoding --------------------------------------------------------------------------------- */
@@ -259,6 +261,7 @@ fail:
 /* SentencePieceProcessor::Decode, piece by piece. */
 size_t tokens_text(struct detokenizer *d, int id, bool show_control, char *out, size_t cap) {
     const struct tokens *t = d->tokens;
+    if (t->pipeline) return pipeline_text(t->pipeline, &d->started, id, show_control, out, cap);
     if (id < 0 || id >= t->count) return 0;
     const struct piece *p = &t->pieces[id];
     const char *text = t->text + p->offset;

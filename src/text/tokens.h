@@ -1,8 +1,9 @@
 /* A tokenizer: text to token ids and back.
  *
- * SentencePiece models (BPE and unigram, byte fallback) through spm.h. Immutable once open and
- * usable from several threads. Text is bytes with a length: it may hold NUL and invalid UTF-8,
- * whose bytes become U+FFFD when encoded. */
+ * SentencePiece models (BPE and unigram, byte fallback) through spm.h; tokenizer.json of Hugging
+ * Face's tokenizers and tiktoken files through pipeline.h. Immutable once open and usable from
+ * several threads. Text is bytes with a length: it may hold NUL and invalid UTF-8, whose bytes
+ * become U+FFFD when encoded. */
 #ifndef NIBBLE_TEXT_TOKENS_H
 #define NIBBLE_TEXT_TOKENS_H
 
@@ -11,15 +12,35 @@
 
 struct tokens;
 
-/* model: the bytes of a tokenizer.model, not kept. where names the file in messages. */
+/* model: the bytes of a tokenizer.model, of SentencePiece or tiktoken, not kept. where names the
+ * file in messages. */
 bool tokens_open(struct tokens **t, struct span model, const char *where, struct error *e);
+/* file: the bytes of a tokenizer.json. */
+bool tokens_open_json(struct tokens **t, struct span file, const char *where, struct error *e);
 void tokens_close(struct tokens *t); /* NULL is fine */
 
-int tokens_count(const struct tokens *t); /* pieces; ids are 0 to count - 1 */
-int tokens_bos(const struct tokens *t);   /* -1 if there is none */
-int tokens_eos(const struct tokens *t);
+/* "SentencePiece", "tiktoken" or "tokenizer.json". */
+const char *tokens_kind(const struct tokens *t);
 
-/* Control tokens such as <s>: invisible in generated text. */
+int tokens_count(const struct tokens *t); /* ids are 0 to count - 1; not each need have a piece */
+int tokens_bos(const struct tokens *t);   /* -1 if there is none; of a template, the first before */
+int tokens_eos(const struct tokens *t);   /* -1 if there is none; of a template, the last behind */
+
+enum { TOKENS_MAX_BEFORE = 8 };
+
+/* Whether the file says what goes before a text. SentencePiece's has a BOS or none and leaves it to
+ * others; a tokenizer.json without a template says that nothing does. */
+bool tokens_has_template(const struct tokens *t);
+
+/* The special tokens that the tokenizer itself puts before a text: BOS, if SentencePiece has one;
+ * those of a tokenizer.json's template. *count is 0 to TOKENS_MAX_BEFORE. */
+const int *tokens_before(const struct tokens *t, size_t *count);
+
+/* The id of a special or added token, or of a piece as the file writes it; -1 if there is none. */
+int tokens_find(const struct tokens *t, const char *text, size_t size);
+
+/* Control tokens such as <s>, or what a tokenizer.json calls special: invisible in generated text.
+ */
 bool tokens_is_control(const struct tokens *t, int id);
 
 struct token_list {
@@ -30,14 +51,15 @@ struct token_list {
 /* Adds the ids of text to *list (grown with realloc; free(list->ids) is the caller's); on failure
  * *list is as before. Special tokens (control tokens and the unknown token) written in the text
  * stay text unless special is true, which turns each, the longest first, into its id; the text
- * between two of them is then a text of its own to SentencePiece. No BOS is added. */
+ * between two of them is then a text of its own to SentencePiece. Added tokens of a tokenizer.json
+ * that are not special become their ids either way, as in the reference. No BOS is added. */
 bool tokens_encode(const struct tokens *t, const char *text, size_t size, bool special,
                    struct token_list *list, struct error *e);
 
-/* Text of a sequence, a token at a time; all of it together is what SentencePiece decodes, but
+/* Text of a sequence, a token at a time; all of it together is what the reference decodes, but
  * byte tokens come out as bytes, valid UTF-8 or not. SentencePiece writes a space as U+2581 and
  * may put one before the text; at the very start that one space is dropped (every space, if the
- * model keeps no leading ones). */
+ * model keeps no leading ones). A tokenizer.json says what is dropped there (decode.h). */
 struct detokenizer {
     const struct tokens *tokens;
     bool started; /* some text has come out: a leading space is kept from now on */

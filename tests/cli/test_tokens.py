@@ -1,7 +1,9 @@
 #!/usr/bin/python3
 """nibble tokenize and detokenize, BOS and special tokens, tokenizers that do not fit the model."""
+import base64
 import json
 import shutil
+import subprocess
 import sys
 
 from harness import FAIRYTALE, ROOT, TOKENIZER, main
@@ -62,7 +64,7 @@ def test_only_a_tokenizer_is_needed(tmp, nibble):
     nibble.refuses("tokenize", tmp / "empty", "-p", "x", says="empty")
     nibble.refuses("tokenize", TOKENIZER, "-p", "x", says="npz")
     nibble.refuses("tokenize", Tiny().save(tmp / "n.npz", tokenizer=None), "-p", "x",
-                   says="no tokenizer.model")
+                   says=["no tokenizer.model", "no tokenizer.json"])
     (folder / "tokenizer.model").write_bytes(b"nonsense")
     nibble.refuses("tokenize", folder, "-p", "x", says="tokenizer.model")
 
@@ -155,6 +157,133 @@ def test_other_tokenizers(tmp, nibble):
         folder = folder_with(tmp, name)
         ids = ids_of(nibble, folder, "the cat")
         assert ids[0] == BOS and nibble("detokenize", folder, *ids[1:]) == b"the cat", (name, ids)
+
+
+# ---- tokenizer.json and tiktoken; tests/text/ has what each part of such a file does
+
+def letter(byte):
+    """The character that stands for a byte in GPT-2's alphabet."""
+    printed = [*range(0x21, 0x7f), *range(0xa1, 0xad), *range(0xae, 0x100)]
+    return chr(byte if byte in printed else
+               256 + sorted(set(range(256)) - set(printed)).index(byte))
+
+
+def bpe_json(**parts):
+    """Bytes are their ids; hello is 259, with a space before it 260, <s> 262, a tool call 263."""
+    vocab = {letter(b): b for b in range(256)}
+    for piece in ("he", "ll", "hell", "hello", "\u0120hello", "\u0120\u0120"):
+        vocab[piece] = len(vocab)
+    pairs = ["h e", "l l", "he ll", "hell o", "\u0120 hello", "\u0120 \u0120"]
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
+    template = {"type": "TemplateProcessing", "single": [
+        {"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+        "pair": [], "special_tokens": {"<s>": {"id": "<s>", "ids": [262], "tokens": ["<s>"]}}}
+    return {"version": "1.0", "truncation": None, "padding": None,
+            "added_tokens": [{"id": 262, "content": "<s>", "special": True, "normalized": False},
+                             {"id": 263, "content": "<call>", "special": False}],
+            "normalizer": {"type": "NFC"}, "pre_tokenizer": byte_level,
+            "post_processor": template, "decoder": byte_level,
+            "model": {"type": "BPE", "vocab": vocab, "merges": pairs}, **parts}
+
+
+def json_folder(tmp, config=None, **parts):
+    folder = tmp / "json"
+    folder.mkdir(exist_ok=True)
+    (folder / "tokenizer.json").write_text(json.dumps(bpe_json(**parts)))
+    if config is not None:
+        (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    return folder
+
+
+def test_tokenizer_json(tmp, nibble):
+    folder = json_folder(tmp)
+    assert ids_of(nibble, folder, "hello hello") == [262, 259, 260]
+    assert ids_of(nibble, folder, "hello hello", "--no-bos") == [259, 260]
+    assert ids_of(nibble, folder, "<s>hello", "--special") == [262, 259]
+    assert ids_of(nibble, folder, "<s>", "--no-bos") == [60, 115, 62], "text stays text"
+    assert ids_of(nibble, folder, "<call>", "--no-bos") == [263], "that is not special"
+    assert ids_of(nibble, folder, "e\u0301", "--no-bos") == [0xc3, 0xa9], "NFC"
+    assert nibble("detokenize", folder, 262, 259, 260, 0xc3) == b"<s>hello hello\xc3"
+    nibble.refuses("detokenize", folder, 264, says=["264", "264 pieces"], code=2)
+    whole = {**bpe_json(), "normalizer": {"type": "Precompiled"}}
+    (folder / "tokenizer.json").write_text(json.dumps(whole))
+    nibble.refuses("tokenize", folder, "-p", "x", says=["json/tokenizer.json", "Precompiled"])
+    (folder / "tokenizer.json").write_text("{}")
+    nibble.refuses("tokenize", folder, "-p", "x", says="json/tokenizer.json")
+
+
+def test_bos_of_a_tokenizer_json(tmp, nibble):
+    folder = json_folder(tmp, {"add_bos_token": False})
+    assert ids_of(nibble, folder, "hello") == [259]
+    assert ids_of(nibble, folder, "hello", "--bos") == [262, 259]
+    folder = json_folder(tmp, {"bos_token": "<call>"}, post_processor=None)
+    assert ids_of(nibble, folder, "hello") == [259], "no template, no BOS"
+    assert ids_of(nibble, folder, "hello", "--bos") == [263, 259]
+    folder = json_folder(tmp, {"bos_token": {"content": "<s>"}, "add_bos_token": True},
+                         post_processor=None)
+    assert ids_of(nibble, folder, "hello") == [262, 259]
+    two = bpe_json()["post_processor"]
+    two["special_tokens"]["<s>"]["ids"] = [263, 262]
+    folder = json_folder(tmp, {}, post_processor=two)
+    assert ids_of(nibble, folder, "hello") == [263, 262, 259]
+    assert ids_of(nibble, folder, "<call><s>hello", "--special") == [263, 262, 259]
+    assert ids_of(nibble, folder, "<s>hello", "--special") == [263, 262, 262, 259]
+
+
+def test_both_files(tmp, nibble):
+    """tokenizer.json is used: it has the added tokens too."""
+    folder = json_folder(tmp)
+    shutil.copy(TOKENIZER, folder / "tokenizer.model")
+    assert ids_of(nibble, folder, "hello") == [262, 259]
+    (folder / "tokenizer.model").write_bytes(b"nonsense")
+    assert ids_of(nibble, folder, "hello") == [262, 259]
+
+
+def test_a_model_with_a_tokenizer_json(tmp, nibble):
+    folder = Tiny(vocab=264).save_folder(tmp / "model", tokenizer=None)
+    shutil.copy(json_folder(tmp) / "tokenizer.json", folder / "tokenizer.json")
+    got = nibble.json("generate", folder, "--temp", "0", "-p", "hello hello", "-n", "8",
+                      "--ignore-eos")
+    assert got["prompt_tokens"] == 3 and len(got["ids"]) == 8, got
+    text = nibble("detokenize", folder, *[i for i in got["ids"] if i != 262])
+    assert got["text"] == text.decode("utf-8", "replace"), (got, text)
+
+
+def test_tiktoken(tmp, nibble):
+    folder = tmp / "ranks"
+    folder.mkdir()
+    pieces = [bytes([b]) for b in range(256)] + [b"he", b"ll", b"hell", b"hello", b" hello"]
+    lines = [base64.b64encode(p) + b" %d\n" % i for i, p in enumerate(pieces)]
+    (folder / "tokenizer.model").write_bytes(b"".join(lines))
+    assert ids_of(nibble, folder, "hello hello") == [261, 259, 260]
+    assert ids_of(nibble, folder, "<|eot_id|>", "--special", "--no-bos") == [261 + 9]
+    assert nibble("detokenize", folder, 261, 260, 0xff) == b"<|begin_of_text|> hello\xff"
+    (folder / "tokenizer.model").write_bytes(b"".join(lines[:-1]) + b"aGVsbG8 261\n")
+    nibble.refuses("tokenize", folder, "-p", "x", says=["tokenizer.model", "line 261"])
+
+
+def test_long_texts_of_a_tokenizer_json(tmp, nibble):
+    """1 MB takes less than 2 s, whatever it holds."""
+    folder = json_folder(tmp)
+    vocab = bpe_json()["model"]["vocab"] | {"aa": 264, "a" * 4: 265, "a" * 8: 266, "th": 267}
+    model = {"type": "BPE", "vocab": vocab, "merges": [
+        *bpe_json()["model"]["merges"], "a a", "aa aa", "aaaa aaaa", "t h"]}
+    words = {"a": 125000, " ": 500000, "the hello, 123 ": None, "\u4eca": None, "\n": 1000000}
+    for normalizer in ({"type": "NFC"}, None):
+        json_folder(tmp, model=model, normalizer=normalizer)
+        for unit, count in words.items():
+            text = (unit.encode() * 1000000)[:1000000 // len(unit.encode()) * len(unit.encode())]
+            result = nibble.run("tokenize", folder, "--no-bos", stdin=text)
+            got = len(result.out.split())
+            assert result.code == 0 and (count or got) == got > 99999, (unit, got, result)
+            assert result.cpu_s < nibble.refusal_s, f"{unit!r} took {result.cpu_s:.1f} s"
+
+
+def test_reference_tokenizers(tmp, nibble, reference):
+    """Every case that Hugging Face's tokenizers recorded."""
+    result = subprocess.run([sys.executable, reference / "tools" / "check_tokenizer.py", nibble,
+                             reference / "golden"], capture_output=True, text=True)
+    assert result.returncode == 0 and " 0 failed" in result.stdout, result.stdout[-3000:]
 
 
 # ---- pieces and rows

@@ -1,0 +1,116 @@
+#include "text/json.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "base/utf8.h"
+
+enum {
+    MAX_BYTES = 128 << 20, /* the largest in use take 35 MB */
+    MAX_VALUES = 8 << 20,  /* of some 80 bytes each in memory; those take 2 million */
+};
+
+/* What cJSON would let pass. A string's \u0000 would end it early. */
+static const char *look_through(struct span text) {
+    const char *s = (const char *)text.data;
+    size_t values = 0;
+    bool escaped = false;
+    for (size_t at = 0, length; at < text.size; at += length) {
+        length = text.data[at] < 0x80 ? 1 : utf8_sequence(s + at, text.size - at);
+        if (!length) return "it is not UTF-8";
+        if (!s[at]) return "it holds a NUL";
+        if (escaped && s[at] == 'u' && text.size - at > 5 && memcmp(s + at, "u0000", 5) == 0)
+            return "a string of it holds a NUL";
+        escaped = s[at] == '\\' && !escaped;
+        values += s[at] == ',' || s[at] == '[' || s[at] == '{';
+    }
+    return values > MAX_VALUES ? "it has more than 8388608 values" : NULL;
+}
+
+cJSON *json_open(struct span text, const char *where, struct error *e) {
+    const char *end = NULL, *begin = (const char *)text.data;
+    const char *why = text.size > MAX_BYTES ? "it is larger than 128 MiB" : look_through(text);
+    cJSON *root = why ? NULL : cJSON_ParseWithLengthOpts(begin, text.size, &end, false);
+    while (root && end < begin + text.size && strchr(" \t\r\n", *end)) end++;
+    if (!why && (!root || end < begin + text.size)) why = "it is not valid JSON";
+    if (!why && !cJSON_IsObject(root)) why = "it is not a JSON object";
+    if (!why) return root;
+    cJSON_Delete(root);
+    fail(e, STATUS_FORMAT, "%s is no tokenizer that can be used: %s; fetch it again", where, why);
+    return NULL;
+}
+
+const cJSON *json_find(const cJSON *o, const char *name) {
+    const cJSON *found = cJSON_IsObject(o) ? cJSON_GetObjectItemCaseSensitive(o, name) : NULL;
+    return found && !cJSON_IsNull(found) ? found : NULL;
+}
+
+const char *json_text(const cJSON *o, const char *name) {
+    return cJSON_GetStringValue(json_find(o, name));
+}
+
+const char *json_type(const cJSON *o) {
+    const char *type = json_text(o, "type");
+    return type ? type : "";
+}
+
+bool json_flag(const struct json *in, const cJSON *o, const char *name, bool *value) {
+    const cJSON *flag = json_find(o, name);
+    if (flag && !cJSON_IsBool(flag))
+        return fail(in->e, STATUS_FORMAT, "%s: %s of the %s must be true or false", in->where, name,
+                    in->part);
+    if (flag) *value = cJSON_IsTrue(flag);
+    return true;
+}
+
+bool json_integer(const struct json *in, const cJSON *o, const char *name, int high, int *value) {
+    const cJSON *number = json_find(o, name);
+    if (!number) return true;
+    double v = number->valuedouble;
+    if (!cJSON_IsNumber(number) || !(v >= 0 && v <= high) || v != floor(v))
+        return fail(in->e, STATUS_FORMAT, "%s: %s of the %s must be a whole number from 0 to %d",
+                    in->where, name, in->part, high);
+    *value = (int)v;
+    return true;
+}
+
+static bool is_listed(const char *names, const char *name) {
+    size_t size = strlen(name);
+    for (const char *at = names; *at; at += strspn(at, " ")) {
+        size_t length = strcspn(at, " ");
+        if (length == size && memcmp(at, name, size) == 0) return true;
+        at += length;
+    }
+    return false;
+}
+
+static bool asks_for_nothing(const cJSON *value) {
+    const char *text = cJSON_GetStringValue(value);
+    return cJSON_IsNull(value) || cJSON_IsFalse(value) || (text && !*text);
+}
+
+bool json_only(const struct json *in, const cJSON *o, const char *names) {
+    const cJSON *member;
+    cJSON_ArrayForEach(member, o) {
+        if (member->string && is_listed(names, member->string)) continue;
+        if (asks_for_nothing(member)) continue;
+        return json_refuse(in, member->string ? member->string : "without a name");
+    }
+    return true;
+}
+
+bool json_refuse(const struct json *in, const char *what) {
+    return fail(in->e, STATUS_MODEL,
+                "%s asks for the %s %s, which nibble does not do; use a tokenizer.model, if the "
+                "model has one, without this file beside it",
+                in->where, in->part, *what ? what : "of no type");
+}
+
+bool json_wrong(const struct json *in, const char *why) {
+    return fail(in->e, STATUS_FORMAT, "%s: the %s cannot be used: %s; fetch it again", in->where,
+                in->part, why);
+}
+
+bool json_no_memory(const struct json *in) {
+    return fail(in->e, STATUS_MEMORY, "not enough memory for the tokenizer in %s", in->where);
+}
