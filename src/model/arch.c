@@ -75,8 +75,9 @@ static bool late_windows(struct spec *s, const struct config *c, struct error *e
 
 /* "gelu" in its first files means what later ones call gelu_pytorch_tanh. */
 static bool settle_gemma(struct spec *s, const struct config *c, struct error *e) {
-    (void)c;
-    (void)e;
+    int both_ways = 0;
+    if (!config_flag(c, "use_bidirectional_attention", &both_ways, e)) return false;
+    if (both_ways) return refuse(c, "use_bidirectional_attention", e);
     s->embed_scale = sqrt((double)s->dim);
     if (s->activation == ACTIVATION_GELU) s->activation = ACTIVATION_GELU_TANH;
     return true;

@@ -128,7 +128,21 @@ static bool settle_experts(struct spec *s, const struct config *c, struct error 
 
 /* A scaling that is there but not understood must not be passed over. */
 static bool check_rope(const struct config *c, struct error *e) {
+    static const char *const unscaled[] = {"default", NULL}; /* where there are two tables */
     const char *name;
+    int kind;
+    if (!config_choice(c,
+                       "rope_parameters.sliding_attention.rope_type "
+                       "rope_parameters.sliding_attention.type",
+                       unscaled, &kind, e)) {
+        return false;
+    }
+    if (config_find(c, "rope_parameters.full_attention.type", NULL)) {
+        return fail(e, STATUS_MODEL,
+                    "%s: rope_parameters.full_attention.type is not read; it is "
+                    "called rope_type there",
+                    c->where);
+    }
     const cJSON *rope = config_find(c, "rope_parameters rope_scaling", &name);
     if (!rope || cJSON_IsObject(rope)) {
         bool typed = config_find(c, "rope_scaling.rope_type rope_scaling.type", NULL);
