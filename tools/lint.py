@@ -67,7 +67,7 @@ SYSTEM_HEADERS = [
     ("utf8proc.h", ["src/text/unicode.c"]),
     ("cblas.h", ["src/ops/blas.c"]),
     ("histedit.h editline/readline.h", ["src/cli/cmd_chat.c"]),
-    ("linux/* sys/syscall.h", ["src/cli/sandbox.c"]),
+    ("linux/* sys/syscall.h", ["src/cli/sandbox*.c"]),
 ]
 
 # Files that may allocate, and what for: nothing is allocated per token.

@@ -35,7 +35,7 @@ struct args {
     /* run */
     long long context, batch, threads;
     const char *level, *kv_type;
-    bool blas;
+    bool blas, no_sandbox;
 
     /* sampling */
     double temp, top_p, min_p, typical, repeat_penalty, presence_penalty, frequency_penalty;

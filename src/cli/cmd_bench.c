@@ -57,6 +57,7 @@ static int bench(struct bench *b) {
     int code = session_open_model(&b->session, b->args->words[0]);
     if (code != EXIT_DONE) return code;
     nibble_model_describe(b->session.model, &b->model);
+    session_confine(b->args, (const char *[]){NULL});
     code = bench_run(b);
     if (code == EXIT_DONE) bench_print(b);
     bench_run_free(b);

@@ -243,6 +243,7 @@ static int run(const struct args *a) {
     if (code == EXIT_DONE) code = read_bias(&j);
     if (code == EXIT_DONE) code = session_open_model(&j.session, a->words[0]);
     if (code == EXIT_DONE) code = read_prompt(&j);
+    if (code == EXIT_DONE) session_confine(a, (const char *[]){NULL});
     if (code == EXIT_DONE) code = session_open_context(&j.session, a, 0);
     if (code == EXIT_DONE) code = generate(&j);
     session_close(&j.session);

@@ -6,6 +6,7 @@
 #include "cli/message.h"
 #include "cli/options.h"
 #include "cli/output.h"
+#include "cli/sandbox.h"
 #include "cli/session.h"
 
 static const struct option options_info[] = {
@@ -16,17 +17,19 @@ static const struct option options_info[] = {
 
 static int print_machine(void) {
     nibble_machine m;
-    char build[1000];
+    char build[1000], sandbox[80];
     nibble_machine_probe(&m);
     nibble_build(build, sizeof build);
+    sandbox_describe(sandbox, sizeof sandbox);
     output_print("%s\n"
                  "CPU:      %s\n"
                  "levels:   %s (this CPU runs these; the last is the default)\n"
                  "cores:    %d, processors: %d\n"
                  "threads:  %d by default: %s\n"
-                 "memory:   %.1f GB available\n",
+                 "memory:   %.1f GB available\n"
+                 "sandbox:  %s\n",
                  build, m.cpu, m.levels, m.physical, m.logical, m.threads, m.reason,
-                 (double)m.memory_available / 1e9);
+                 (double)m.memory_available / 1e9, sandbox);
     return EXIT_DONE;
 }
 

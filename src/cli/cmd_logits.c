@@ -53,6 +53,18 @@ static int check_fit(const struct session *s, const nibble_ids *ids) {
     return EXIT_CONTEXT;
 }
 
+/* All but the folder of the array, which is written at the end. */
+static int confine(const struct args *a) {
+    char *folder = session_folder(a->out);
+    if (!folder) {
+        message("not enough memory for the name of a folder");
+        return EXIT_FAILED;
+    }
+    session_confine(a, (const char *[]){folder, NULL});
+    free(folder);
+    return EXIT_DONE;
+}
+
 static int run(const struct args *a) {
     struct session s = {0};
     nibble_ids ids = {0};
@@ -67,6 +79,7 @@ static int run(const struct args *a) {
         code = EXIT_USAGE;
     }
     if (code == EXIT_DONE) code = session_open_model(&s, a->words[0]);
+    if (code == EXIT_DONE) code = confine(a);
     if (code == EXIT_DONE) code = session_open_context(&s, a, 0);
     if (code == EXIT_DONE) code = check_fit(&s, &ids);
     if (code == EXIT_DONE) code = write_logits(&s, &ids, a->out);

@@ -40,6 +40,8 @@ const struct option options_run[] = {
      .help = "KV cache: f16 (default), f32 or q8"},
     {"--blas", OPTION_FLAG, AT(blas),
      .help = "long prompts of f32, f16, bf16 weights through OpenBLAS"},
+    {"--no-sandbox", OPTION_FLAG, AT(no_sandbox),
+     .help = "keep the right to write files, open sockets, start programs"},
     END};
 
 const struct option options_sampling[] = {

@@ -1,6 +1,11 @@
 #include "cli/session.h"
 
+#include <libgen.h>
+#include <stdlib.h>
+#include <string.h>
+
 #include "cli/message.h"
+#include "cli/sandbox.h"
 
 int session_open_model(struct session *s, const char *path) {
     nibble_error e;
@@ -32,6 +37,18 @@ int session_open_context(struct session *s, const struct args *a, size_t tokens)
     s->context = nibble_context_open(s->model, &o, &e);
     s->load_ns += nibble_clock() - start;
     return s->context ? EXIT_DONE : message_error(&e);
+}
+
+void session_confine(const struct args *a, const char *const *folders) {
+    if (sandbox_by_default() && !a->no_sandbox) sandbox_enter(folders);
+}
+
+char *session_folder(const char *path) {
+    char *target = realpath(path, NULL); /* of a link, as /dev/stdout is */
+    if (!target) target = strdup(path);
+    char *folder = target ? strdup(dirname(target)) : NULL;
+    free(target);
+    return folder;
 }
 
 void session_close(struct session *s) {

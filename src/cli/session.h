@@ -20,6 +20,15 @@ int session_open_model(struct session *s, const char *path);
  * model's default). */
 int session_open_context(struct session *s, const struct args *a, size_t tokens);
 
+/* Gives up what is not needed any more (sandbox.h) unless --no-sandbox is given: after the model
+ * and all input are read, before a context starts threads. folders, ended by NULL, may be
+ * written. */
+void session_confine(const struct args *a, const char *const *folders);
+
+/* For that: the folder that a file lies in or will, a link's file too; free it. NULL: out of
+ * memory. */
+char *session_folder(const char *path);
+
 void session_close(struct session *s);
 
 #endif
