@@ -312,6 +312,46 @@ typedef struct nibble_reference_check {
 NIBBLE_API bool nibble_check_reference(const nibble_model *m, int threads, const char *level,
                                        nibble_reference_check *out, nibble_error *e);
 
+/* --- how well a model predicts a text --------------------------------------------------------- */
+
+/* Appends ids [n] but the last, n >= 2, and gives of each but the first the natural logarithm of
+ * its probability: log_p [n - 1], sums in double. progress, which may be NULL, as above. */
+NIBBLE_API bool nibble_score(nibble_context *c, const int *ids, size_t n, double *log_p,
+                             nibble_progress *progress, void *arg, nibble_error *e);
+
+typedef struct nibble_windows {
+    size_t length; /* tokens of one; the context must hold them */
+    bool all;      /* score all of a window but its front; else its second half, as llama.cpp */
+    size_t stride; /* tokens from one to the next, each scoring what none before it did; 0: what a
+                      window scores when all, else its length */
+    size_t lead;   /* so many of the text's first tokens (BOS) begin every window */
+    size_t most;   /* windows; 0: all */
+} nibble_windows;
+
+typedef struct nibble_figures { /* nats a token */
+    double mean, error;         /* its standard error */
+    double median, p90, p95, p99, most;
+} nibble_figures;
+
+typedef struct nibble_perplexity_result {
+    size_t windows, tokens; /* tokens: those scored */
+    double loss, loss_error; /* mean of -log p and its standard error; perplexity is exp(loss) */
+
+    /* against another model's predictions, if there are any */
+    double reference_loss;
+    nibble_figures divergence; /* KL(reference || this model) */
+    double same_top;           /* share of tokens for which both find the same token likeliest */
+    double difference, difference_error; /* mean of log p here - log p there */
+} nibble_perplexity_result;
+
+/* Cuts a text into windows, each read by an empty context, and measures how it is predicted.
+ * save: an .npz that the predictions go to (src/api/saved.h); kl: one that they are compared with;
+ * NULL: none. */
+NIBBLE_API bool nibble_perplexity(nibble_context *c, const int *ids, size_t n,
+                                  const nibble_windows *w, const char *save, const char *kl,
+                                  nibble_progress *progress, void *arg,
+                                  nibble_perplexity_result *out, nibble_error *e);
+
 /* --- arrays ----------------------------------------------------------------------------------- */
 
 /* Writes f32 [rows, cols] as a .npy file. */

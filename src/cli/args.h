@@ -60,6 +60,10 @@ struct args {
     /* info, verify */
     bool all, write_reference, print_reference;
 
+    /* perplexity */
+    const char *window, *save_logits, *kl;
+    long long stride, chunks;
+
     /* quantize */
     long long bits, embed_bits, high_bits, group_size;
     bool mixed;

@@ -115,6 +115,10 @@ int input_ids(const char *text, nibble_ids *ids) {
     return code;
 }
 
+static bool adds_bos(const struct args *a, const nibble_tokenizer *t) {
+    return a->bos || (!a->no_bos && nibble_tokenizer_adds_bos(t));
+}
+
 int input_tokenize(const struct args *a, const nibble_tokenizer *t, const struct input_text *text,
                    nibble_ids *ids) {
     if (a->bos && a->no_bos) {
@@ -122,8 +126,44 @@ int input_tokenize(const struct args *a, const nibble_tokenizer *t, const struct
         return EXIT_USAGE;
     }
     int flags = a->special ? NIBBLE_SPECIAL : 0;
-    if (a->bos || (!a->no_bos && nibble_tokenizer_adds_bos(t))) flags |= NIBBLE_BOS;
+    if (adds_bos(a, t)) flags |= NIBBLE_BOS;
     nibble_error e;
     if (nibble_tokenize(t, text->bytes, text->size, flags, ids, &e)) return EXIT_DONE;
     return message_error(&e);
+}
+
+/* What BOS comes to: one token, or a few that do its work. */
+static int count_lead(const nibble_tokenizer *t, size_t *lead) {
+    nibble_error e;
+    nibble_ids ids;
+    if (!nibble_tokenize(t, "", 0, NIBBLE_BOS, &ids, &e)) return message_error(&e);
+    *lead = ids.count;
+    nibble_free(ids.ids);
+    return EXIT_DONE;
+}
+
+static int given_ids(const struct args *a, const nibble_model *m, nibble_ids *ids, size_t *lead) {
+    nibble_model_info info;
+    nibble_model_describe(m, &info);
+    int code = input_ids(a->ids, ids);
+    *lead = code == EXIT_DONE && ids->count && ids->ids[0] == info.bos;
+    return code;
+}
+
+int input_text_ids(const struct args *a, const nibble_model *m, nibble_ids *ids, size_t *lead,
+                   size_t *bytes) {
+    const nibble_tokenizer *t = nibble_model_tokenizer(m);
+    struct input_text text = {0};
+    *lead = *bytes = 0;
+    if (a->ids) return given_ids(a, m, ids, lead);
+    if (!t) {
+        message("%s has no tokenizer; give the text as token ids with --ids", a->words[0]);
+        return EXIT_FAILED;
+    }
+    int code = input_read(a, false, &text);
+    if (code == EXIT_DONE) code = input_tokenize(a, t, &text, ids);
+    if (code == EXIT_DONE && adds_bos(a, t)) code = count_lead(t, lead);
+    *bytes = text.size;
+    free(text.bytes);
+    return code;
 }

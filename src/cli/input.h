@@ -23,4 +23,10 @@ int input_ids(const char *text, nibble_ids *ids);
 int input_tokenize(const struct args *a, const nibble_tokenizer *t, const struct input_text *text,
                    nibble_ids *ids);
 
+/* A text to be measured: ids as given, or the text of -p, -f or stdin as it is, BOS as the options
+ * say. *lead is how many ids at the front are not of the text, *bytes how long it is (0: known as
+ * ids alone). The same returns. */
+int input_text_ids(const struct args *a, const nibble_model *m, nibble_ids *ids, size_t *lead,
+                   size_t *bytes);
+
 #endif

@@ -1,0 +1,129 @@
+#include <cjson/cJSON.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/message.h"
+#include "cli/options.h"
+#include "cli/output.h"
+#include "cli/stats.h"
+
+static const struct option options_score[] = {
+    {"--ids", OPTION_TEXT, offsetof(struct args, ids), .value = "\"ID...\"",
+     .help = "the text as token ids, nothing added"},
+    {"--json", OPTION_FLAG, offsetof(struct args, json), .help = "print one JSON object"},
+    {"-q --quiet", OPTION_FLAG, offsetof(struct args, quiet), .help = "no progress"},
+    {0}};
+
+struct job {
+    const struct args *args;
+    struct session session;
+    nibble_ids ids;
+    size_t bytes;  /* of the text; 0: only known as ids */
+    double *log_p; /* [ids.count - 1], of all but the first */
+};
+
+static bool progress(void *arg, size_t done, size_t total) {
+    const struct job *j = arg;
+    if (!j->args->quiet) message_progress("scoring", done, total);
+    return !message_interrupted();
+}
+
+struct totals {
+    size_t tokens; /* scored */
+    double total, mean, perplexity;
+    double bits_per_byte; /* NaN: the text is not known */
+};
+
+static struct totals totals_of(const struct job *j) {
+    struct totals t = {.tokens = j->ids.count - 1};
+    for (size_t i = 0; i < t.tokens; i++) t.total += j->log_p[i];
+    t.mean = t.total / (double)t.tokens;
+    t.perplexity = exp(-t.mean);
+    t.bits_per_byte = j->bytes ? -t.total / log(2) / (double)j->bytes : (double)NAN;
+    return t;
+}
+
+static void print_json(const struct job *j) {
+    struct totals t = totals_of(j);
+    const char *model = j->args->words[0];
+    cJSON *o = cJSON_CreateObject();
+    cJSON_AddItemToObject(o, "ids", cJSON_CreateIntArray(j->ids.ids, (int)j->ids.count));
+    cJSON *list = cJSON_AddArrayToObject(o, "logprobs");
+    cJSON_AddItemToArray(list, cJSON_CreateNull());
+    for (size_t i = 0; i < t.tokens; i++) {
+        cJSON_AddItemToArray(list, cJSON_CreateNumber(j->log_p[i]));
+    }
+    cJSON_AddNumberToObject(o, "tokens", (double)t.tokens);
+    cJSON_AddNumberToObject(o, "total", t.total);
+    cJSON_AddNumberToObject(o, "mean", t.mean);
+    cJSON_AddNumberToObject(o, "perplexity", t.perplexity);
+    cJSON_AddNumberToObject(o, "bits_per_byte", t.bits_per_byte); /* null if it is NaN */
+    cJSON_AddItemToObject(o, "model", output_json_text(model, strlen(model)));
+    cJSON_AddItemToObject(o, "versions", stats_versions(&j->session));
+    output_json(o);
+}
+
+static void print_lines(const struct job *j) {
+    struct totals t = totals_of(j);
+    char bits[48] = "";
+    if (j->bytes) snprintf(bits, sizeof bits, ", %.4f bits a byte", t.bits_per_byte);
+    for (size_t i = 0; i <= t.tokens && !output_failed(); i++) {
+        if (i)
+            output_print("%d\t%.6f\n", j->ids.ids[i], j->log_p[i - 1]);
+        else
+            output_print("%d\t-\n", j->ids.ids[0]);
+    }
+    output_print("# %zu tokens, log p %.4f in all, %.4f a token, perplexity %.4f%s\n", t.tokens,
+                 t.total, t.mean, t.perplexity, bits);
+}
+
+static int score(struct job *j) {
+    nibble_error e;
+    j->log_p = calloc(j->ids.count + 1, sizeof *j->log_p);
+    if (!j->log_p) {
+        message("not enough memory for %zu tokens", j->ids.count);
+        return EXIT_FAILED;
+    }
+    if (!nibble_score(j->session.context, j->ids.ids, j->ids.count, j->log_p, progress, j, &e))
+        return message_error(&e);
+    message_progress_end();
+    if (j->args->json)
+        print_json(j);
+    else
+        print_lines(j);
+    return EXIT_DONE;
+}
+
+static int run(const struct args *a) {
+    struct job j = {.args = a};
+    size_t lead;
+    message_catch_signals();
+    int code = session_open_model(&j.session, a->words[0]);
+    if (code == EXIT_DONE) code = input_text_ids(a, j.session.model, &j.ids, &lead, &j.bytes);
+    if (code == EXIT_DONE) code = session_open_context(&j.session, a, 0);
+    if (code == EXIT_DONE) code = score(&j);
+    session_close(&j.session);
+    nibble_free(j.ids.ids);
+    free(j.log_p);
+    return code;
+}
+
+static const struct option *const groups[] = {options_prompt, options_score, options_run,
+                                              options_threads, NULL};
+
+const struct command command_score = {
+    .name = "score",
+    .usage = "MODEL [-p TEXT | -f FILE | --ids \"ID...\"]",
+    .summary = "the log-probability of each token of a text, and totals",
+    .notes = "A line has an id and the natural logarithm of its probability behind those before "
+             "it, which\n"
+             "the first does not have. The text is taken as it is, a final newline included, and "
+             "must fit\n"
+             "the context; nibble perplexity cuts a long one into windows.",
+    .min_words = 1,
+    .max_words = 1,
+    .groups = groups,
+    .run = run,
+};
