@@ -262,6 +262,13 @@ typedef struct nibble_quantization {
     int high_bits;   /* of embedding, output and the matrices that lose most; 0: as bits */
     void *arg;
     bool (*progress)(void *arg, size_t done, size_t total); /* bytes; false stops; may be NULL */
+
+    /* Scales and offsets that lose least, in the same format. calibration: ids of a text, whose
+     * first `lead` tokens are BOS; errors are then weighed by what each matrix multiplies when the
+     * model reads it. NULL: all weigh alike. */
+    bool search;
+    const int *calibration;
+    size_t calibration_count, lead;
 } nibble_quantization;
 
 typedef struct nibble_quantized {

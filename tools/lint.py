@@ -77,6 +77,8 @@ ALLOCATES = {
     "src/store/*.c": "tables of arrays, inflated members, the writer",
     "src/model/model.c": "the model, when it is opened",
     "src/model/weights.c": "tables of tensors, when a model is opened",
+    "src/model/encode.c": "one tensor at a time, when a model is converted",
+    "src/model/calibrate.c": "what is measured of a layer, when a model is converted",
     "src/model/quantize.c": "one tensor at a time, when a model is converted",
     "src/text/*.c": "vocabularies, and lists of tokens that the caller frees",
     "src/text/spm.cc": "the C++ object, and lists of tokens that the caller frees",

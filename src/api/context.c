@@ -169,7 +169,10 @@ static bool add_reference(const char *path, int threads, struct error *e) {
 bool nibble_quantize(const nibble_model *m, const char *path, const nibble_quantization *q,
                      nibble_quantized *out, nibble_error *error) {
     struct error e = {0};
-    struct quantize_options options = {.bits = q->bits,
+    struct calibrate_text text = {q->calibration, q->calibration_count, q->lead};
+    struct quantize_options options = {.search = q->search,
+                                       .calibration = q->calibration ? &text : NULL,
+                                       .bits = q->bits,
                                        .group = q->group,
                                        .embed_bits = q->embed_bits,
                                        .high_bits = q->high_bits,

@@ -66,7 +66,8 @@ struct args {
 
     /* quantize */
     long long bits, embed_bits, high_bits, group_size;
-    bool mixed;
+    bool mixed, search;
+    const char *calibrate;
 };
 
 #endif

@@ -17,6 +17,10 @@ static const struct option options_quantize[] = {
      .help = "more bits for the matrices that lose most"},
     {"--high-bits", OPTION_WHOLE, offsetof(struct args, high_bits), 0, 8, 0, "N",
      "with --mixed: how many (default: 6, or 8 if --bits is over 4)"},
+    {"--search", OPTION_FLAG, offsetof(struct args, search),
+     .help = "seek the scales and offsets that lose least"},
+    {"--calibrate", OPTION_TEXT, offsetof(struct args, calibrate), .value = "FILE",
+     .help = "and weigh what is lost by what the model computes on this text"},
     {"-q --quiet", OPTION_FLAG, offsetof(struct args, quiet),
      .help = "no progress, no closing line"},
     {0}};
@@ -42,25 +46,45 @@ static void report(const struct args *a, const nibble_quantization *q,
     char how[64] = "in f32", more[16] = "";
     if (q->high_bits) snprintf(more, sizeof more, " or %d", q->high_bits);
     if (a->bits < 32) {
-        snprintf(how, sizeof how, "at %lld%s bits in groups of %lld", a->bits, more,
-                 a->group_size);
+        snprintf(how, sizeof how, "at %lld%s bits in groups of %lld", a->bits, more, a->group_size);
     }
     fprintf(stderr, "%s: %zu matrices %s, %zu kept as they were, %.1f MB from %.1f MB\n",
             a->words[1], done->quantized, how, done->kept, (double)done->bytes_out / 1e6,
             (double)done->bytes_in / 1e6);
 }
 
+static int read_calibration(const struct session *s, const struct args *a, nibble_ids *ids,
+                            size_t *lead) {
+    struct args text = {.words = a->words, .file = a->calibrate};
+    size_t bytes;
+    if (!s->tokenizer) {
+        message("%s has no tokenizer to read the text of --calibrate with", a->words[0]);
+        return EXIT_FAILED;
+    }
+    return input_text_ids(&text, s->model, ids, lead, &bytes);
+}
+
 static int quantize(const struct session *s, const struct args *a) {
     nibble_error e;
     nibble_quantized done;
-    nibble_quantization q = {.bits = (int)a->bits,
+    nibble_ids ids = {0};
+    size_t lead = 0;
+    int code = a->calibrate ? read_calibration(s, a, &ids, &lead) : EXIT_DONE;
+    if (code != EXIT_DONE) return code;
+    nibble_quantization q = {.search = a->search,
+                             .calibration = ids.ids,
+                             .calibration_count = ids.count,
+                             .lead = lead,
+                             .bits = (int)a->bits,
                              .group = (int)a->group_size,
                              .embed_bits = (int)a->embed_bits,
                              .high_bits = high_bits(a),
                              .threads = (int)a->threads,
                              .arg = (void *)a,
                              .progress = progress};
-    if (!nibble_quantize(s->model, a->words[1], &q, &done, &e)) return message_error(&e);
+    bool ok = nibble_quantize(s->model, a->words[1], &q, &done, &e);
+    nibble_free(ids.ids);
+    if (!ok) return message_error(&e);
     message_progress_end();
     if (!a->quiet) report(a, &q, &done);
     return EXIT_DONE;

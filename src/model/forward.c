@@ -169,7 +169,7 @@ static void mixture(struct run *r, const struct layer *l, size_t n) {
 
 /* --- all of it -------------------------------------------------------------------------------- */
 
-static void layer(struct run *r, size_t i, size_t n, size_t pos) {
+void forward_layer(struct run *r, size_t i, size_t n, size_t pos) {
     const struct spec *s = &r->model->spec;
     const struct layer *l = &r->model->weights.layers[i];
     attention(r, i, n, pos);
@@ -182,7 +182,7 @@ static void layer(struct run *r, size_t i, size_t n, size_t pos) {
     add_block(r, r->f, l->ffn_post_norm, n);
 }
 
-void forward(struct run *r, const int *ids, size_t n, size_t pos) {
+void forward_begin(struct run *r, const int *ids, size_t n, size_t pos) {
     const struct backend *b = &r->backend;
     const struct spec *s = &r->model->spec;
     const struct weights *w = &r->model->weights;
@@ -191,7 +191,11 @@ void forward(struct run *r, const int *ids, size_t n, size_t pos) {
     if (s->positions) embed_positions(b, r->x, r->h, &w->positions, n, pos);
     if (r->global.rope) rope_angles(r->global.rope, r->global.angles, n, pos);
     if (r->local.rope) rope_angles(r->local.rope, r->local.angles, n, pos);
-    for (size_t i = 0; i < s->layers; i++) layer(r, i, n, pos);
+}
+
+void forward(struct run *r, const int *ids, size_t n, size_t pos) {
+    forward_begin(r, ids, n, pos);
+    for (size_t i = 0; i < r->model->spec.layers; i++) forward_layer(r, i, n, pos);
 }
 
 void forward_logits(struct run *r, size_t first, size_t count, float *logits) {

@@ -7,15 +7,17 @@
 #include <string.h>
 
 #include "base/pool.h"
+#include "model/encode.h"
 #include "num/affine.h"
 #include "store/write.h"
 
 enum { NAME_BYTES = 160 };
 
-/* Rows that are decoded together: where a matrix is stored by columns they share cache lines. */
-enum { STRIP = 16 };
-
 enum { DECODED = 32 }; /* as bits: matrices become f32 */
+
+/* What is added to the diagonal of Gram matrices, see model/calibrate.h. Rows of an embedding that
+ * is the output too are also read as they are, where all columns count alike. */
+static const double DAMP = 0.01, EMBED_DAMP = 2;
 
 struct quantizer;
 
@@ -24,8 +26,15 @@ struct member {
     struct quantizer *q;
     const struct mat *from; /* NULL: bytes are copied as they are */
     int bits;
-    int plane; /* of the encoded matrix */
+    int plane;    /* of the encoded matrix */
+    size_t stage; /* its layer; their number, if it is in none */
     struct span bytes;
+};
+
+/* What a matrix became. */
+struct encoded {
+    const struct mat *from;
+    struct mat mat;
 };
 
 struct quantizer {
@@ -33,46 +42,28 @@ struct quantizer {
     const struct quantize_options *options;
     struct quantize_report *report;
     struct writer *writer;
-    struct pool *pool;
-    float *rows;            /* [threads, STRIP, widest] */
-    size_t widest;          /* columns of the widest matrix */
+    struct encoder encoder;
+    size_t widest;                   /* columns of the widest matrix */
+    struct calibration *calibration; /* NULL: there is none */
+    struct pool *pool;               /* without one */
     struct member *members; /* [capacity]: never moves, the writer holds pointers into it */
     size_t count, capacity;
-    const struct mat *encoded; /* whose planes are in memory */
-    unsigned char *planes[MAT_PLANES];
+    bool adding_last;
+    struct encoded *encoded; /* [capacity] in memory: one, or those of a layer */
+    size_t encoded_count;
     size_t done;  /* bytes of weights read */
     char *config; /* the new config.json */
     struct error *e;
     bool ok;
 };
 
-/* --- encoding ------------------------------------------------------------------------------- */
-
-struct encoding {
-    struct quantizer *q;
-    const struct mat *from;
-    struct mat to;
-};
-
-static void encode_rows(void *arg, size_t begin, size_t end, int thread) {
-    const struct encoding *c = arg;
-    size_t cols = c->to.cols;
-    float *rows = c->q->rows + (size_t)thread * STRIP * c->q->widest;
-    for (size_t i = begin, count; i < end; i += count) {
-        count = end - i < STRIP ? end - i : STRIP;
-        format_decode(c->from, i, count, rows);
-        if (c->to.format == &format_f32) {
-            memcpy(c->q->planes[0] + i * c->to.stride[0], rows, count * c->to.stride[0]);
-            continue;
-        }
-        for (size_t k = 0; k < count; k++) {
-            affine_encode(rows + k * cols, cols, c->to.bits, c->to.group, c->to.dtype,
-                          c->q->planes[0] + (i + k) * c->to.stride[0],
-                          c->q->planes[1] + (i + k) * c->to.stride[1],
-                          c->q->planes[2] + (i + k) * c->to.stride[2]);
-        }
-    }
+static bool go_on(struct quantizer *q, struct error *e) {
+    const struct quantize_options *o = q->options;
+    if (!o->progress || o->progress(o->arg, q->done, q->report->bytes_in)) return true;
+    return fail(e, STATUS_INTERRUPTED, "interrupted; nothing was written");
 }
+
+/* --- encoding ------------------------------------------------------------------------------- */
 
 /* What becomes of a matrix, without its planes. */
 static struct mat target_of(const struct quantizer *q, const struct mat *from, int bits) {
@@ -81,34 +72,51 @@ static struct mat target_of(const struct quantizer *q, const struct mat *from, i
                       NULL);
 }
 
-static void drop_planes(struct quantizer *q) {
-    for (int p = 0; p < MAT_PLANES; p++) {
-        free(q->planes[p]);
-        q->planes[p] = NULL;
+static void drop(struct encoded *list, size_t count) {
+    for (size_t i = 0; i < count; i++) encode_free(&list[i].mat);
+}
+
+static void drop_all(struct quantizer *q) {
+    drop(q->encoded, q->encoded_count);
+    q->encoded_count = 0;
+}
+
+static const struct mat *find_encoded(const struct quantizer *q, const struct mat *from) {
+    for (size_t i = 0; i < q->encoded_count; i++) {
+        if (q->encoded[i].from == from) return &q->encoded[i].mat;
     }
-    q->encoded = NULL;
+    return NULL;
 }
 
 static bool encode(struct quantizer *q, const struct member *m, struct error *e) {
-    struct encoding c = {.q = q, .from = m->from};
-    c.to = target_of(q, m->from, m->bits);
-    drop_planes(q);
-    for (int p = 0; p < MAT_PLANES; p++) {
-        q->planes[p] = malloc(c.to.rows * c.to.stride[p] + 1);
-        if (q->planes[p]) continue;
-        return fail(e, STATUS_MEMORY, "not enough memory for a matrix of %zu MB",
-                    format_bytes(&c.to) >> 20);
+    struct metric metric = {0};
+    struct encoded *to = &q->encoded[q->encoded_count];
+    *to = (struct encoded){m->from, target_of(q, m->from, m->bits)};
+    if (q->calibration && m->bits != DECODED) {
+        bool embeds = m->from == &q->model->weights.embed;
+        if (!calibrate_metric(q->calibration, m->from, embeds ? EMBED_DAMP : DAMP, &metric, e))
+            return false;
     }
-    pool_split(q->pool, c.to.rows, 1, encode_rows, &c);
-    q->encoded = m->from;
+    if (!encode_matrix(&q->encoder, &to->mat, m->from, &metric, e)) return false;
+    q->encoded_count++;
     q->done += format_bytes(m->from);
     return true;
 }
 
-static bool go_on(struct quantizer *q, struct error *e) {
-    const struct quantize_options *o = q->options;
-    if (!o->progress || o->progress(o->arg, q->done, q->report->bytes_in)) return true;
-    return fail(e, STATUS_INTERRUPTED, "interrupted; nothing was written");
+/* Encodes all matrices of a layer, or of none, measured behind the layers that are encoded. */
+static bool encode_stage(struct quantizer *q, size_t stage, struct error *e) {
+    size_t layers = q->model->spec.layers;
+    bool ok = stage < layers ? calibrate_layer(q->calibration, stage, e)
+                             : calibrate_output(q->calibration, e);
+    drop_all(q); /* what the layer before was computed with */
+    for (size_t i = 0; ok && i < q->count; i++) {
+        const struct member *m = &q->members[i];
+        if (m->from && m->plane == 0 && m->stage == stage) ok = go_on(q, e) && encode(q, m, e);
+    }
+    for (size_t i = 0; ok && i < q->encoded_count; i++) {
+        calibrate_replace(q->calibration, q->encoded[i].from, &q->encoded[i].mat);
+    }
+    return ok;
 }
 
 static bool produce(void *arg, struct span *bytes, struct error *e) {
@@ -117,8 +125,11 @@ static bool produce(void *arg, struct span *bytes, struct error *e) {
     if (!go_on(q, e)) return false;
     *bytes = m->bytes;
     if (!m->from) return true;
-    if (q->encoded != m->from && !encode(q, m, e)) return false;
-    bytes->data = q->planes[m->plane];
+    if (!find_encoded(q, m->from)) {
+        if (!q->calibration) drop_all(q);
+        if (q->calibration ? !encode_stage(q, m->stage, e) : !encode(q, m, e)) return false;
+    }
+    bytes->data = find_encoded(q, m->from)->plane[m->plane];
     return true;
 }
 
@@ -147,6 +158,26 @@ static void add_copy(struct quantizer *q, const char *module, const char *suffix
     if (a) add(q, name, a->dtype, a->dims, a->shape, (struct member){.bytes = a->bytes});
 }
 
+static bool is_among(const struct mat *m, const struct mat *first, size_t count) {
+    uintptr_t at = (uintptr_t)m, begin = (uintptr_t)first;
+    return at >= begin && at - begin < count * sizeof *first;
+}
+
+static size_t stage_of(const struct model *m, const struct mat *mat) {
+    size_t i = 0, experts = m->spec.experts;
+    for (; i < m->spec.layers; i++) {
+        const struct layer *l = &m->weights.layers[i];
+        if ((const void *)mat >= (const void *)l && (const void *)mat < (const void *)(l + 1))
+            break;
+        if (!l->expert_up) continue;
+        if (is_among(mat, l->expert_up, experts) || is_among(mat, l->expert_down, experts) ||
+            (l->expert_gate && is_among(mat, l->expert_gate, experts))) {
+            break;
+        }
+    }
+    return i;
+}
+
 /* Plane by plane, what a matrix becomes. */
 static void add_matrix(struct quantizer *q, const char *module, const struct mat *from, int bits) {
     static const char *const suffix[MAT_PLANES] = {"weight", "scales", "biases"};
@@ -159,13 +190,13 @@ static void add_matrix(struct quantizer *q, const char *module, const struct mat
         snprintf(name, sizeof name, "%s.%s", module, suffix[p]);
         add(q, name, dtype, 2, shape,
             (struct member){
-                .from = from, .bits = bits, .plane = p, .bytes.size = to.rows * to.stride[p]});
+                .from = from,
+                .bits = bits,
+                .plane = p,
+                .stage = stage_of(q->model, from),
+                .bytes.size = to.rows * to.stride[p],
+            });
     }
-}
-
-static bool is_among(const struct mat *m, const struct mat *first, size_t count) {
-    uintptr_t at = (uintptr_t)m, begin = (uintptr_t)first;
-    return at >= begin && at - begin < count * sizeof *first;
 }
 
 /* Values and feed-forward outputs of some layers, by the rule of MLX's mixed recipes (which is that
@@ -212,8 +243,11 @@ static void add_vector(struct quantizer *q, const struct weights_tensor *t) {
     add(q, name, DTYPE_F32, row ? 1 : 2, row ? shape + 1 : shape, (struct member){.bytes = bytes});
 }
 
+/* What is measured behind all layers comes behind them. */
 static void add_tensor(void *arg, const struct weights_tensor *t) {
     struct quantizer *q = arg;
+    bool last = q->calibration && t->mat && stage_of(q->model, t->mat) == q->model->spec.layers;
+    if (last != q->adding_last) return;
     int bits = t->mat ? bits_of(q, t) : 0;
     if (bits) {
         q->report->quantized += bits != DECODED || q->options->bits == DECODED;
@@ -281,6 +315,29 @@ static void measure(void *arg, const struct weights_tensor *t) {
     if (t->mat && t->mat->cols > q->widest) q->widest = t->mat->cols;
 }
 
+static bool go_on_calibrating(void *arg) {
+    struct quantizer *q = arg;
+    const struct quantize_options *o = q->options;
+    return !o->progress || o->progress(o->arg, q->done, q->report->bytes_in);
+}
+
+/* Threads, and what encodes with them; those of the run that measures, if there is one. */
+static bool prepare_encoder(struct quantizer *q, struct error *e) {
+    const struct quantize_options *o = q->options;
+    if (o->calibration) {
+        if (!calibrate_open(&q->calibration, q->model, o->calibration, o->threads,
+                            go_on_calibrating, q, e)) {
+            return false;
+        }
+        q->model = calibrate_model(q->calibration);
+    } else if (!pool_open(&q->pool, o->threads, e)) {
+        return false;
+    }
+    const struct backend *b = q->calibration ? calibrate_backend(q->calibration) : NULL;
+    return encode_open(&q->encoder, b ? b->pool : q->pool, q->widest, o->search || b,
+                       b ? b->kern.sums_f32 : NULL, e);
+}
+
 static bool prepare(struct quantizer *q, const char *path, struct error *e) {
     static const char *const files[] = {"tokenizer.model", "tokenizer.json",
                                         "generation_config.json", "tokenizer_config.json"};
@@ -289,15 +346,16 @@ static bool prepare(struct quantizer *q, const char *path, struct error *e) {
     weights_each(&m->weights, &m->spec, &m->store, measure, q);
     q->capacity += FILES + 1;
     q->members = calloc(q->capacity, sizeof *q->members);
-    q->rows = calloc((size_t)q->options->threads * STRIP * q->widest, sizeof *q->rows);
-    if (!q->members || !q->rows) return fail(e, STATUS_MEMORY, "not enough memory to quantize");
-    if (!pool_open(&q->pool, q->options->threads, e) || !make_config(q, e) ||
-        !write_open(&q->writer, path, e)) {
+    q->encoded = calloc(q->capacity, sizeof *q->encoded);
+    if (!q->members || !q->encoded) return fail(e, STATUS_MEMORY, "not enough memory to quantize");
+    if (!prepare_encoder(q, e) || !make_config(q, e) || !write_open(&q->writer, path, e))
         return false;
-    }
     add_file(q, "config.json", (struct span){(const unsigned char *)q->config, strlen(q->config)});
     for (int i = 0; i < FILES; i++) add_file(q, files[i], store_file(&m->store, files[i]));
+    m = q->model;
     weights_each(&m->weights, &m->spec, &m->store, add_tensor, q);
+    q->adding_last = true;
+    if (q->calibration) weights_each(&m->weights, &m->spec, &m->store, add_tensor, q);
     return q->ok;
 }
 
@@ -316,6 +374,9 @@ static bool check(const struct quantize_options *o, struct error *e) {
         return fail(e, STATUS_ARGUMENT,
                     "%d bits for the embedding alone: with 32 for the others nothing is quantized",
                     embed);
+    }
+    if (o->bits == DECODED && (o->search || o->calibration)) {
+        return fail(e, STATUS_ARGUMENT, "with 32 bits there are no scales to search for");
     }
     if (affine_valid(8, o->group)) return true;
     return fail(e, STATUS_ARGUMENT, "group size %d: it must be 32, 64 or 128", o->group);
@@ -340,10 +401,12 @@ bool quantize(const struct model *m, const char *path, const struct quantize_opt
         q.writer = NULL;
     }
     write_discard(q.writer);
-    drop_planes(&q);
+    drop_all(&q);
+    encode_close(&q.encoder);
+    calibrate_close(q.calibration);
     pool_close(q.pool);
     free(q.members);
-    free(q.rows);
+    free(q.encoded);
     cJSON_free(q.config);
     return ok;
 }

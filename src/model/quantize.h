@@ -8,13 +8,15 @@
 #ifndef NIBBLE_MODEL_QUANTIZE_H
 #define NIBBLE_MODEL_QUANTIZE_H
 
-#include "model/model.h"
+#include "model/calibrate.h"
 
 struct quantize_options {
     int bits, group; /* as affine_valid() has them; or 32 bits: f32 */
     int embed_bits;  /* for the embedding, and so for an output tied to it; 0: as bits */
     int threads;
     int high_bits; /* for embedding, output and the matrices that lose most; 0: as bits */
+    bool search;   /* scales and offsets are sought (num/search.h) */
+    const struct calibrate_text *calibration; /* a text that search weighs errors by; or NULL */
     bool (*progress)(void *arg, size_t done,
                      size_t total); /* bytes of weights read; false: stop. May be NULL */
     void *arg;

@@ -190,6 +190,14 @@ bool run_append(struct run *r, const int *ids, size_t n, float *logits, bool all
     return true;
 }
 
+bool run_begin(struct run *r, const int *ids, size_t n, struct error *e) {
+    run_rewind(r, 0);
+    if (!run_check(r, ids, n, e)) return false;
+    choose_rope(r, n);
+    forward_begin(r, ids, n, 0);
+    return true;
+}
+
 void run_rewind(struct run *r, size_t pos) {
     if (pos < r->pos) r->pos = pos;
     r->expected = 0;

@@ -67,6 +67,10 @@ void run_expect(struct run *r, size_t tokens);
  * anything changes. */
 bool run_append(struct run *r, const int *ids, size_t n, float *logits, bool all, struct error *e);
 
+/* Begins a pass of n tokens, at most a batch, at the front by hand: the embedding is in r->x, and
+ * forward_layer() may follow. Nothing is appended. */
+bool run_begin(struct run *r, const int *ids, size_t n, struct error *e);
+
 /* Forgets all tokens from pos on. */
 void run_rewind(struct run *r, size_t pos);
 

@@ -29,7 +29,7 @@ struct mat affine_mat(size_t rows, size_t cols, int bits, int group, enum dtype 
 }
 
 /* Scale or offset number i of a plane. */
-static float load(const unsigned char *plane, size_t i, enum dtype dtype) {
+float affine_load(const unsigned char *plane, size_t i, enum dtype dtype) {
     float f;
     switch (dtype) {
     case DTYPE_F16: return half_from_f16(half_load_u16(plane + 2 * i));
@@ -38,7 +38,7 @@ static float load(const unsigned char *plane, size_t i, enum dtype dtype) {
     }
 }
 
-static void store(unsigned char *plane, size_t i, enum dtype dtype, float f) {
+void affine_store_value(unsigned char *plane, size_t i, enum dtype dtype, float f) {
     if (dtype == DTYPE_F32) {
         memcpy(plane + 4 * i, &f, sizeof f);
         return;
@@ -61,6 +61,14 @@ static void pack8(unsigned char *p, int bits, const uint32_t codes[8]) {
     for (int i = 0; i < bits; i++) p[i] = (unsigned char)(word >> 8 * i);
 }
 
+void affine_store(const unsigned char *q, size_t n, int bits, unsigned char *codes) {
+    for (size_t i = 0; i < n; i += 8, codes += bits) {
+        uint32_t eight[8];
+        for (size_t k = 0; k < 8; k++) eight[k] = q[i + k];
+        pack8(codes, bits, eight);
+    }
+}
+
 /* One row; inlined with a constant width, which lets the compiler lay the shifts out. */
 static inline void decode_row(const struct mat *m, size_t row, float *out, int bits) {
     const unsigned char *codes = m->plane[0] + row * m->stride[0];
@@ -68,7 +76,7 @@ static inline void decode_row(const struct mat *m, size_t row, float *out, int b
     const unsigned char *offsets = m->plane[2] + row * m->stride[2];
     size_t group = (size_t)m->group;
     for (size_t g = 0; g < m->cols / group; g++) {
-        float s = load(scales, g, m->dtype), z = load(offsets, g, m->dtype);
+        float s = affine_load(scales, g, m->dtype), z = affine_load(offsets, g, m->dtype);
         for (size_t i = 0; i < group; i += 8, codes += bits, out += 8) {
             uint32_t q[8];
             unpack8(codes, bits, q);
@@ -130,7 +138,7 @@ void affine_encode(const float *row, size_t cols, int bits, int group, enum dtyp
             }
             pack8(codes, bits, q);
         }
-        store(scales, g, dtype, s);
-        store(offsets, g, dtype, z);
+        affine_store_value(scales, g, dtype, s);
+        affine_store_value(offsets, g, dtype, z);
     }
 }

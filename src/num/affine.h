@@ -28,4 +28,10 @@ struct mat affine_mat(size_t rows, size_t cols, int bits, int group, enum dtype 
 void affine_encode(const float *row, size_t cols, int bits, int group, enum dtype dtype,
                    unsigned char *codes, unsigned char *scales, unsigned char *offsets);
 
+/* The parts of it, for who chooses codes otherwise: the bits of n codes, a multiple of 8; value i
+ * of a plane of scales or offsets. */
+void affine_store(const unsigned char *q, size_t n, int bits, unsigned char *codes);
+void affine_store_value(unsigned char *plane, size_t i, enum dtype dtype, float f);
+float affine_load(const unsigned char *plane, size_t i, enum dtype dtype);
+
 #endif

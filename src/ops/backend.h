@@ -8,6 +8,13 @@
 #include "base/pool.h"
 #include "kern/kern.h"
 
+/* Who wants to know what matrices are multiplied with. Told before each product of w with n tokens
+ * x [n, w->cols]; again: it is the input of the product before. */
+struct observer {
+    void (*see)(void *arg, const struct mat *w, const float *x, size_t n, bool again);
+    void *arg;
+};
+
 struct backend {
     struct pool *pool;
     struct kern kern;
@@ -16,6 +23,7 @@ struct backend {
                             * may ask for it, false after backend_open */
     float *scratch;        /* [threads, scratch_floats] */
     size_t scratch_floats; /* what the hungriest operation needs */
+    const struct observer *observer; /* NULL: nobody */
     struct packed packed;  /* room for the activations of one product, see ops/linear.h */
 };
 

@@ -172,6 +172,11 @@ static void prepare(struct job *j, const struct mat *w) {
         backend_split(j->backend, tokens_of(j), 4 * w->cols, prepare_tokens, j);
 }
 
+static void observe(const struct job *j, const struct mat *w, size_t token, size_t n, bool again) {
+    const struct observer *o = j->backend->observer;
+    if (o) o->see(o->arg, w, j->x + token * j->cols, n, again);
+}
+
 /* The job as product i sees it, for which token i is the only one. */
 static struct job job_of_token(const struct job *j, size_t i) {
     struct job one = *j;
@@ -254,6 +259,9 @@ static void multiply_products(struct job *j) {
     size_t blocks = 0;
     for (size_t i = 0; i < j->count; i++) blocks += blocks_of(j->products[i].w);
     prepare(j, j->products[0].w);
+    for (size_t i = 0; i < j->count; i++) {
+        observe(j, j->products[i].w, j->each ? i : 0, j->n, i && !j->each);
+    }
     backend_split(j->backend, blocks, cost_of(j, j->products[0].w), multiply_blocks, j);
 }
 
@@ -348,6 +356,10 @@ void linear_gated(const struct backend *b, const struct gated *gates, size_t cou
         size_t blocks = 0, each = g->gate && !j.gate_made ? 2 : 1;
         for (size_t i = 0; i < done; i++) blocks += blocks_of(gates[i].up);
         prepare(&j, g->up);
+        for (size_t i = 0; i < done; i++) {
+            if (gates[i].gate && !j.gate_made) observe(&j, gates[i].gate, 0, n, i);
+            observe(&j, gates[i].up, 0, n, i || (gates[i].gate && !j.gate_made));
+        }
         backend_split(b, blocks, each * cost_of(&j, g->up), multiply_gates, &j);
         in = (struct input){.x = j.x};
     }
