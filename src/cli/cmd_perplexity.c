@@ -123,6 +123,26 @@ static void choose_length(const struct args *a, const nibble_model *m, nibble_wi
     if (!a->context && info.context < w->length) w->length = info.context;
 }
 
+/* All but the folders of the predictions that are kept, or compared with. */
+static int confine(const struct args *a) {
+    const char *const files[] = {a->save_logits, a->kl};
+    char *folders[3] = {NULL};
+    int count = 0;
+    for (int i = 0; i < 2; i++) {
+        if (!files[i]) continue;
+        folders[count] = session_folder(files[i]);
+        if (!folders[count++]) {
+            message("not enough memory for the name of a folder");
+            free(folders[0]);
+            return EXIT_FAILED;
+        }
+    }
+    session_confine(a, (const char *const *)folders);
+    free(folders[0]);
+    free(folders[1]);
+    return EXIT_DONE;
+}
+
 static int measure(const struct session *s, const struct args *a, const nibble_windows *w,
                    const nibble_ids *ids) {
     nibble_error e;
@@ -149,6 +169,7 @@ static int run(const struct args *a) {
     if (code == EXIT_DONE) code = session_open_model(&s, a->words[0]);
     if (code == EXIT_DONE) code = input_text_ids(a, s.model, &ids, &w.lead, &bytes);
     if (code == EXIT_DONE) choose_length(a, s.model, &w);
+    if (code == EXIT_DONE) code = confine(a);
     if (code == EXIT_DONE) code = session_open_context(&s, a, w.length);
     if (code == EXIT_DONE) code = measure(&s, a, &w, &ids);
     session_close(&s);
