@@ -106,6 +106,10 @@ typedef struct nibble_layer {
 
 NIBBLE_API nibble_layer nibble_model_layer(const nibble_model *m, size_t i); /* i < layers */
 
+/* Whether an address lies in a file that the model has mapped. A signal handler may ask: a mapped
+ * file that is cut short in use is answered with SIGBUS. */
+NIBBLE_API bool nibble_model_holds(const nibble_model *m, const void *address);
+
 typedef struct nibble_tensor {
     const char *name;   /* without ".weight" */
     const char *format; /* "f16", "affine" */

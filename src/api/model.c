@@ -100,6 +100,10 @@ void nibble_model_describe(const nibble_model *handle, nibble_model_info *info) 
     info->window = info->windowed_layers ? m->spec.window : 0;
 }
 
+bool nibble_model_holds(const nibble_model *m, const void *address) {
+    return store_holds(&m->model.store, address);
+}
+
 void nibble_model_numbers(const nibble_model *m,
                           void (*see)(void *, const char *, const char *, bool), void *arg) {
     spec_each(&m->model.spec, see, arg);

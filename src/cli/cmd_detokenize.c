@@ -1,6 +1,7 @@
 #include <limits.h>
 #include <stdlib.h>
 
+#include "cli/fault.h"
 #include "cli/message.h"
 #include "cli/options.h"
 #include "cli/output.h"
@@ -35,6 +36,7 @@ static int run(const struct args *a) {
         return EXIT_FAILED;
     }
     int code = read_ids(a, ids);
+    fault_watch(a->words[0], NULL);
     nibble_tokenizer *t = code == EXIT_DONE ? nibble_tokenizer_open(a->words[0], &e) : NULL;
     if (code == EXIT_DONE)
         code = t ? print_text(t, ids, (size_t)a->word_count - 1) : message_error(&e);

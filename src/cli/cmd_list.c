@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cli/fault.h"
 #include "cli/list.h"
 #include "cli/message.h"
 #include "cli/options.h"
@@ -61,6 +62,7 @@ static struct entry look_at(const struct list_model *model) {
     nibble_error e;
     make_printable(model->path, t.path, sizeof t.path);
     nibble_model_info info;
+    fault_watch(model->path, NULL);
     nibble_model *m = nibble_model_glance(model->path, &e);
     t.runs = m != NULL;
     if (!m && strcmp(model->format, "pytorch") == 0)

@@ -1,6 +1,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "cli/fault.h"
 #include "cli/input.h"
 #include "cli/message.h"
 #include "cli/options.h"
@@ -34,6 +35,7 @@ static int tokenize(const struct args *a, const nibble_tokenizer *t) {
 
 static int run(const struct args *a) {
     nibble_error e;
+    fault_watch(a->words[0], NULL);
     nibble_tokenizer *t = nibble_tokenizer_open(a->words[0], &e);
     if (!t) return message_error(&e);
     int code = tokenize(a, t);

@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "cli/fault.h"
 #include "cli/message.h"
 #include "cli/options.h"
 #include "cli/output.h"
@@ -40,6 +41,7 @@ static bool progress(void *arg, size_t done, size_t total) {
 static int check_files(struct verify *v) {
     nibble_error e;
     v->step = "checksums";
+    fault_watch(v->path, NULL);
     if (!nibble_check_files(v->path, progress, v, &v->checksums, &e)) return message_error(&e);
     return EXIT_DONE;
 }
@@ -149,6 +151,7 @@ static int make_reference(struct verify *v) {
         return message_error(&e);
     int code = EXIT_DONE;
     if (v->args->print_reference) output_print("%s\n", json);
+    fault_watch(v->path, NULL); /* it is opened anew */
     if (v->args->write_reference && !nibble_store_reference(v->path, json, &e))
         code = message_error(&e);
     nibble_free(json);

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cli/fault.h"
 #include "cli/message.h"
 #include "cli/sandbox.h"
 
@@ -11,8 +12,10 @@ int session_open_model(struct session *s, const char *path) {
     nibble_error e;
     nibble_model_info info;
     uint64_t start = nibble_clock();
+    fault_watch(path, NULL);
     *s = (struct session){.model = nibble_model_open(path, &e)};
     if (!s->model) return message_error(&e);
+    fault_watch(path, s->model);
     s->tokenizer = nibble_model_tokenizer(s->model);
     s->load_ns = nibble_clock() - start;
     nibble_model_describe(s->model, &info);
@@ -53,6 +56,7 @@ char *session_folder(const char *path) {
 
 void session_close(struct session *s) {
     nibble_context_close(s->context);
+    fault_watch(NULL, NULL);
     nibble_model_close(s->model);
     *s = (struct session){0};
 }

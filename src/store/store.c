@@ -367,6 +367,24 @@ void store_where(const struct store *store, const char *name, char *out, size_t 
     snprintf(out, size, "%s", where ? where : a ? a->file : store->path);
 }
 
+static bool holds(struct span file, const void *address) {
+    uintptr_t at = (uintptr_t)address, begin = (uintptr_t)file.data;
+    return at >= begin && at - begin < file.size;
+}
+
+bool store_holds(const struct store *store, const void *address) {
+    const struct store_files *files = store->files;
+    bool found = false;
+    for (size_t i = 0; i < files->archive_count; i++)
+        found |= holds(files->archives[i].file, address);
+    for (size_t i = 0; i < files->safetensors_count; i++)
+        found |= holds(files->safetensors[i].file, address);
+    for (int i = 0; i < KNOWN; i++) {
+        if (files->known[i].own_mapping) found |= holds(files->known[i].bytes, address);
+    }
+    return found;
+}
+
 /* ---- checksums ---- */
 
 struct check {

@@ -61,6 +61,9 @@ struct span store_file(const struct store *store, const char *name);
  * the store's path for what is absent. */
 void store_where(const struct store *store, const char *name, char *out, size_t size);
 
+/* Whether an address lies in a file that is mapped. May be called from a signal handler. */
+bool store_holds(const struct store *store, const void *address);
+
 /* What store_check read. */
 struct store_checked {
     size_t members, bytes; /* that have a checksum; 0: the format states none */
