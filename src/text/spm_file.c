@@ -1,6 +1,7 @@
 #include "text/spm_file.h"
 
 #include <stdint.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -103,9 +104,18 @@ static const char *set_bool(bool *to, const struct field *f) {
     return NULL;
 }
 
+/* Pieces are put in order by it, which takes numbers that can be compared. */
+static const char *check_score(const struct field *f) {
+    float score;
+    if (f->wire != FIXED32) return malformed;
+    memcpy(&score, f->bytes.data, sizeof score);
+    return isfinite(score) ? NULL : "a piece's score is NaN or infinite";
+}
+
 static const char *piece_field(void *arg, const struct field *f) {
     struct piece *p = arg;
     if (f->number == 1) return set_bytes(&p->text, f);
+    if (f->number == 2) return check_score(f);
     if (f->number != 3) return NULL;
     if (f->wire != VARINT) return malformed;
     int32_t type = (int32_t)(uint32_t)f->value;
