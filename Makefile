@@ -54,7 +54,14 @@ objects   = $(patsubst src/%,$(obj)/%.o,$(1))
 tests    := $(patsubst tests/%.c,$(build)/tests/%,$(wildcard tests/unit/*.c tests/kern/*.c tests/model/*.c tests/text/*.c tests/cli/*.c))
 nibble   := $(build)/nibble
 
-.PHONY: all demo test lint help clean install
+# Fuzz targets: each is driven over its corpus by replay.c, and in config=fuzz by libFuzzer too.
+targets  := $(filter-out replay,$(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/*.c)))
+replays  := $(targets:%=$(build)/tests/fuzz/%)
+fuzzers  := $(targets:%=$(build)/fuzz/%)
+inside    = $(filter-out %/main.c.o,$(call objects,$(cli))) $(call objects,$(library))
+FUZZ_SECONDS ?= 600
+
+.PHONY: all demo test lint fuzz fuzzers help clean install
 all: $(nibble) $(build)/libnibble.a
 
 ## make              build $(build)/nibble and libnibble.a
@@ -63,12 +70,18 @@ demo: $(nibble)
 	$(nibble) generate $(MODEL) -p "Once upon a time" --echo --temp 0.8 --top-p 0.9 --repeat-penalty 1.1 --stats
 
 ## make test         every check; REFERENCE=DIR adds those on reference data
-test: $(nibble) $(build)/libnibble.a $(tests)
+test: $(nibble) $(build)/libnibble.a $(tests) $(replays)
 	/usr/bin/python3 tests/run.py --build $(build) --config $(config) $(if $(REFERENCE),--reference "$(REFERENCE)")
 
 ## make lint         only the checks of the house (layers, sizes, names)
 lint: $(build)/libnibble.a
 	/usr/bin/python3 tools/lint.py --build $(build)
+
+## make fuzz         every fuzz target for FUZZ_SECONDS (600), two at a time; needs clang
+fuzz:
+	$(MAKE) -s config=fuzz CC=clang CXX=clang++ fuzzers
+	/usr/bin/python3 tests/fuzz/fuzz.py --build build/fuzz --seconds $(FUZZ_SECONDS) $(FUZZ_TARGETS)
+fuzzers: $(fuzzers)
 
 ## make install      PREFIX (/usr/local), DESTDIR
 install: $(nibble) $(build)/libnibble.a
@@ -99,11 +112,18 @@ $(build)/libnibble.a: $(call objects,$(library))
 $(build)/tests/%: $(build)/tests/%.o $(call objects,$(library))
 	$(CXX) $(CFLAGS_$(config)) $(LDFLAGS) -o $@ $^ $(libs)
 
-# Those of tests/cli see the command line's own functions too.
-$(build)/tests/cli/%: $(build)/tests/cli/%.o $(filter-out %/main.c.o,$(call objects,$(cli))) $(call objects,$(library))
+# Those of tests/cli and tests/fuzz see the command line's own functions too.
+$(build)/tests/cli/%: $(build)/tests/cli/%.o $(inside)
 	$(CXX) $(CFLAGS_$(config)) $(LDFLAGS) -o $@ $^ $(libs)
 
-$(tests:=.o): $(build)/tests/%.o: tests/%.c
+$(build)/tests/fuzz/%: $(build)/tests/fuzz/%.o $(build)/tests/fuzz/replay.o $(inside)
+	$(CXX) $(CFLAGS_$(config)) $(LDFLAGS) -o $@ $^ $(libs)
+
+$(build)/fuzz/%: $(build)/tests/fuzz/%.o $(inside)
+	@mkdir -p $(@D)
+	$(CXX) $(CFLAGS_$(config)) -fsanitize=fuzzer $(LDFLAGS) -o $@ $^ $(libs)
+
+$(tests:=.o) $(replays:=.o) $(build)/tests/fuzz/replay.o: $(build)/tests/%.o: tests/%.c
 	@mkdir -p $(@D)
 	$(CC) $(c_flags) -Itests -c -o $@ $<
 
