@@ -1,5 +1,6 @@
 #include "model/run.h"
 
+#include "base/denormals.h"
 #include "base/memory.h"
 #include "model/forward.h"
 #include "ops/attend.h"
@@ -177,6 +178,7 @@ bool run_append(struct run *r, const int *ids, size_t n, float *logits, bool all
     if (!run_check(r, ids, n, e)) return false;
     size_t vocab = r->model->spec.vocab;
     choose_rope(r, larger(r->pos + n, r->expected));
+    unsigned long before = denormals_flush(); /* as the operations' threads do */
     for (size_t done = 0; done < n;) {
         size_t count = n - done < r->batch ? n - done : r->batch;
         forward(r, ids + done, count, r->pos);
@@ -187,6 +189,7 @@ bool run_append(struct run *r, const int *ids, size_t n, float *logits, bool all
         else if (logits && done == n)
             forward_logits(r, count - 1, 1, logits);
     }
+    denormals_restore(before);
     return true;
 }
 

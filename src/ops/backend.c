@@ -1,5 +1,7 @@
 #include "ops/backend.h"
 
+#include "base/denormals.h"
+
 /* About what one thread multiplies while another is told to begin and reports back. */
 enum { WORTH_A_THREAD = 1 << 15 };
 
@@ -23,6 +25,20 @@ float *backend_scratch(const struct backend *b, int thread) {
     return b->scratch + (size_t)thread * b->scratch_floats;
 }
 
+struct job {
+    pool_fn *fn;
+    void *arg;
+};
+
+/* Every chunk flushes, whoever runs it: a result must not depend on that. */
+static void run_flushed(void *arg, size_t begin, size_t end, int thread) {
+    const struct job *j = arg;
+    unsigned long before = denormals_flush();
+    j->fn(j->arg, begin, end, thread);
+    denormals_restore(before);
+}
+
 void backend_split(const struct backend *b, size_t n, size_t cost, pool_fn *fn, void *arg) {
-    pool_split(b->pool, n, WORTH_A_THREAD / (cost ? cost : 1), fn, arg);
+    struct job job = {fn, arg};
+    pool_split(b->pool, n, WORTH_A_THREAD / (cost ? cost : 1), run_flushed, &job);
 }

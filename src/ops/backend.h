@@ -35,7 +35,8 @@ void backend_close(struct backend *b);
 void backend_layout(struct backend *b, struct arena *a, size_t scratch_floats);
 
 /* pool_split over n items of `cost` multiply-adds each (or what takes as long): threads are woken
- * only for work that outweighs it. Never changes a result. */
+ * only for work that outweighs it. Never changes a result. fn runs with denormal numbers flushed to
+ * zero (base/denormals.h). */
 void backend_split(const struct backend *b, size_t n, size_t cost, pool_fn *fn, void *arg);
 
 float *backend_scratch(const struct backend *b, int thread);
