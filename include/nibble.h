@@ -161,7 +161,8 @@ NIBBLE_API void nibble_free(void *p);
 /* --- running ---------------------------------------------------------------------------------- */
 
 typedef struct nibble_context_options {
-    size_t context;      /* positions; 0: the model's, at most what leaves 1 GB of memory free */
+    size_t context;      /* positions; 0: the model's, at most what leaves 1 GB of memory free, or
+                          * half of it if that is less */
     size_t batch;        /* prompt tokens of one forward pass; 0: 512, or what 48 MB hold */
     int threads;         /* 0: the machine's default, see nibble_machine_probe */
     const char *level;   /* SIMD level at most: "scalar", "avx2", "avx512"; NULL: the best */

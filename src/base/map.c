@@ -2,10 +2,13 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdint.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#include "base/memory.h"
 
 static bool map_fd(int fd, const char *path, struct span *bytes, struct error *e) {
     struct stat st;
@@ -13,6 +16,12 @@ static bool map_fd(int fd, const char *path, struct span *bytes, struct error *e
     if (!S_ISREG(st.st_mode)) return fail(e, STATUS_FILE, "%s is not a regular file", path);
     if (st.st_size <= 0) return fail(e, STATUS_FORMAT, "%s is empty; fetch it again", path);
     void *p = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+    if (p == MAP_FAILED && errno == ENOMEM && memory_addresses() != SIZE_MAX) {
+        return fail(e, STATUS_MEMORY,
+                    "%s cannot be mapped: %zu MB of addresses are needed and %zu MB are left; "
+                    "raise the limit (ulimit -v)",
+                    path, (size_t)st.st_size >> 20, memory_addresses() >> 20);
+    }
     if (p == MAP_FAILED)
         return fail(e, STATUS_FILE, "%s cannot be mapped: %s", path, strerror(errno));
     *bytes = (struct span){p, (size_t)st.st_size};

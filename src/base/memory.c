@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include "base/cgroup.h"
 
@@ -22,9 +23,27 @@ static size_t field(const char *path, const char *name) {
     return bytes;
 }
 
+/* What a limit of this process leaves beside what it has of it; never 0, which says that nothing is
+ * known. */
+static size_t limit_left(__rlimit_resource_t resource, const char *name) {
+    struct rlimit limit;
+    if (getrlimit(resource, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return SIZE_MAX;
+    size_t has = field("/proc/self/status", name);
+    return limit.rlim_cur > has ? (size_t)limit.rlim_cur - has : 1;
+}
+
+size_t memory_addresses(void) {
+    return limit_left(RLIMIT_AS, "VmSize");
+}
+
+static size_t smaller(size_t a, size_t b) {
+    return a < b ? a : b;
+}
+
 size_t memory_available(void) {
     size_t machine = field("/proc/meminfo", "MemAvailable"), group = cgroup_memory_left();
-    return machine < group ? machine : group;
+    size_t limits = smaller(memory_addresses(), limit_left(RLIMIT_DATA, "VmData"));
+    return smaller(smaller(machine, group), limits);
 }
 
 size_t memory_private(void) {

@@ -5,7 +5,9 @@
 
 #include <stddef.h>
 
-size_t memory_available(void); /* MemAvailable, or what the cgroup leaves if that is less */
+/* The least of: MemAvailable, what the cgroup leaves, what RLIMIT_AS and RLIMIT_DATA leave. */
+size_t memory_available(void);
+size_t memory_addresses(void); /* what RLIMIT_AS leaves; SIZE_MAX: there is no limit */
 size_t memory_private(void);   /* anonymous pages resident now: ours alone, files not counted */
 size_t memory_peak(void);      /* the most that was ever resident, pages of mapped files included */
 

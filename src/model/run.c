@@ -86,10 +86,11 @@ static size_t default_batch(struct run *r) {
     return most < BATCH ? larger(most, 1) : BATCH;
 }
 
-/* The model's own context if memory allows, else what leaves a gigabyte free. */
+/* The model's own context if memory allows, else what leaves a gigabyte free, or half of what is
+ * available if that is less. */
 static size_t default_context(const struct model *m, enum dtype kv_type) {
     size_t available = memory_available(), each = kv_position_bytes(&m->spec, kv_type);
-    size_t room = available > LEAVE_FREE ? (available - LEAVE_FREE) / each : 0;
+    size_t room = (available / 2 > LEAVE_FREE ? available - LEAVE_FREE : available / 2) / each;
     size_t context = m->spec.context;
     return !available || context <= room ? context : larger(room, 1);
 }

@@ -8,7 +8,8 @@
 #include "ops/backend.h"
 
 struct run_options {
-    size_t context; /* positions; 0: the model's, at most what leaves a gigabyte of memory free */
+    size_t context; /* positions; 0: the model's, at most what leaves a gigabyte of memory free, or
+                     * half of it if that is less */
     size_t batch;   /* tokens of one forward pass; 0: 512, or what 48 MB hold if that is less */
     int threads;    /* at least 1 */
     const char *level;  /* NULL: the best */

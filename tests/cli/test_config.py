@@ -207,7 +207,7 @@ def test_little_address_space(tmp, nibble):
     want = nibble("generate", FAIRYTALE, "-p", "x", "-n", "9", "--temp", "0")
     assert nibble("generate", FAIRYTALE, "-p", "x", "-n", "9", "--temp", "0", preexec_fn=limit,
                   env=env) == want
-    nibble.refuses("generate", FAIRYTALE, "-p", "x", "-c", "100000", says=["memory", "MB"],
+    nibble.refuses("generate", FAIRYTALE, "-p", "x", "-c", "100000", says=["available", "MB"],
                    preexec_fn=limit, env=env)
     nibble.refuses("generate", FAIRYTALE, "-p", "x", "-t", "256", says="thread", preexec_fn=limit,
                    env=env)
