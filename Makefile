@@ -60,8 +60,9 @@ replays  := $(targets:%=$(build)/tests/fuzz/%)
 fuzzers  := $(targets:%=$(build)/fuzz/%)
 inside    = $(filter-out %/main.c.o,$(call objects,$(cli))) $(call objects,$(library))
 FUZZ_SECONDS ?= 600
+SOAK     ?= 1000
 
-.PHONY: all demo test lint fuzz fuzzers help clean install
+.PHONY: all demo test lint fuzz fuzzers soak help clean install
 all: $(nibble) $(build)/libnibble.a
 
 ## make              build $(build)/nibble and libnibble.a
@@ -82,6 +83,10 @@ fuzz:
 	$(MAKE) -s config=fuzz CC=clang CXX=clang++ fuzzers
 	/usr/bin/python3 tests/fuzz/fuzz.py --build build/fuzz --seconds $(FUZZ_SECONDS) $(FUZZ_TARGETS)
 fuzzers: $(fuzzers)
+
+## make soak         SOAK (1000) generations in one process, in several weathers
+soak: $(nibble) $(build)/tests/soak/soak
+	/usr/bin/python3 tests/soak/soak.py --build $(build) --count $(SOAK)
 
 ## make install      PREFIX (/usr/local), DESTDIR
 install: $(nibble) $(build)/libnibble.a
@@ -123,7 +128,7 @@ $(build)/fuzz/%: $(build)/tests/fuzz/%.o $(inside)
 	@mkdir -p $(@D)
 	$(CXX) $(CFLAGS_$(config)) -fsanitize=fuzzer $(LDFLAGS) -o $@ $^ $(libs)
 
-$(tests:=.o) $(replays:=.o) $(build)/tests/fuzz/replay.o: $(build)/tests/%.o: tests/%.c
+$(tests:=.o) $(replays:=.o) $(build)/tests/fuzz/replay.o $(build)/tests/soak/soak.o: $(build)/tests/%.o: tests/%.c
 	@mkdir -p $(@D)
 	$(CC) $(c_flags) -Itests -c -o $@ $<
 
