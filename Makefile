@@ -130,10 +130,13 @@ $(build)/fuzz/%: $(build)/tests/fuzz/%.o $(inside)
 
 $(tests:=.o) $(replays:=.o) $(build)/tests/fuzz/replay.o $(build)/tests/soak/soak.o: $(build)/tests/%.o: tests/%.c
 	@mkdir -p $(@D)
-	$(CC) $(c_flags) -Itests -c -o $@ $<
+	$(CC) $(c_flags) $(if $(filter fuzz,$(config)),-fno-sanitize=fuzzer-no-link) -Itests -c -o $@ $<
 
 $(obj)/kern/select.c.o: c_flags += '-DKERN_BUILT=$(foreach l,$(levels),BUILT($(l)))'
-$(obj)/kern/%.c.o: isa = $(isa_$(firstword $(subst _, ,$(basename $(notdir $<)))))
+# Fuzzers run kernels as they are: tests/kern watches their memory, and instrumented they compile for
+# minutes and take most of the time.
+$(obj)/kern/%.c.o: isa = $(isa_$(firstword $(subst _, ,$(basename $(notdir $<))))) \
+    $(if $(filter fuzz,$(config)),-fno-sanitize=all)
 $(obj)/%.c.o: src/%.c
 	@mkdir -p $(@D)
 	$(CC) $(c_flags) $(isa) -c -o $@ $<
