@@ -7,6 +7,11 @@ static inline size_t max_dots(int bits) {
     return bits <= 4 ? 8 : bits <= 6 ? 2 : 32;
 }
 
+static inline int multiplied_as(int bits) {
+    return bits < 4 ? 3 : bits == 5 ? 6 : bits;
+}
+#define MULTIPLIED(DO) GROUPS(DO, 3) GROUPS(DO, 4) GROUPS(DO, 6) GROUPS(DO, 8)
+
 enum { UNROLL = 2 };
 
 static inline ivec add_pairs(ivec sum, ivec products, short factor) {

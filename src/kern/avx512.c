@@ -149,8 +149,6 @@ static inline void vec_store4(float *y, vec a, vec b, vec c, vec d, size_t n) {
 
 /* --- integers --------------------------------------------------------------------------------- */
 
-#include "kern/eight.inc"
-
 enum { BYTES = 64 };
 
 typedef __m512i ivec;
@@ -217,20 +215,8 @@ static inline ivec ivec_all32(const void *p) {
     return _mm512_set1_epi32(four);
 }
 
-static inline ivec ivec_pieces(const int8_t *p, size_t n) {
-    if (n == 32) {
-        __m256i low = _mm256_loadu_si256((const void *)p);
-        return _mm512_inserti64x4(_mm512_castsi256_si512(low),
-                                  _mm256_loadu_si256((const void *)(p + 64)), 1);
-    }
-    ivec v = _mm512_castsi128_si512(_mm_loadu_si128((const void *)p));
-    v = _mm512_inserti32x4(v, _mm_loadu_si128((const void *)(p + 32)), 1);
-    v = _mm512_inserti32x4(v, _mm_loadu_si128((const void *)(p + 64)), 2);
-    return _mm512_inserti32x4(v, _mm_loadu_si128((const void *)(p + 96)), 3);
-}
-
-/* In each 16 bytes, the sums of four rows' lanes: two rounds of adding what unpack interleaves. */
-static inline ivec sum_four(const ivec *v) {
+/* Two rounds of adding what unpack interleaves. */
+static inline ivec ivec_sum4(const ivec *v) {
     ivec ab =
         _mm512_add_epi32(_mm512_unpacklo_epi32(v[0], v[1]), _mm512_unpackhi_epi32(v[0], v[1]));
     ivec cd =
@@ -238,12 +224,37 @@ static inline ivec sum_four(const ivec *v) {
     return _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
 }
 
-static inline void ivec_sum8(const ivec *v, ivec8 *pieces) {
-    const __m512i low = _mm512_set_epi64(11, 10, 3, 2, 9, 8, 1, 0);
-    const __m512i high = _mm512_set_epi64(15, 14, 7, 6, 13, 12, 5, 4);
-    ivec a = sum_four(v), b = sum_four(v + 4);
-    ivec_store(pieces, _mm512_permutex2var_epi64(a, low, b));
-    ivec_store(pieces + 2, _mm512_permutex2var_epi64(a, high, b));
+/* The sums of 16 bytes that make a group are 4, 2 or 1; lane 4 * k + i of them is of vector i. */
+static inline __attribute__((always_inline)) ivec ivec_groups(const ivec *sums, size_t each) {
+    if (each == 4) {
+        const __m512i order =
+            _mm512_set_epi32(15, 11, 7, 3, 14, 10, 6, 2, 13, 9, 5, 1, 12, 8, 4, 0);
+        return _mm512_permutexvar_epi32(order, sums[0]);
+    }
+    if (each == 2) {
+        const __m512i first =
+            _mm512_set_epi32(27, 19, 26, 18, 25, 17, 24, 16, 11, 3, 10, 2, 9, 1, 8, 0);
+        const __m512i second = _mm512_add_epi32(first, _mm512_set1_epi32(4));
+        return _mm512_add_epi32(_mm512_permutex2var_epi32(sums[0], first, sums[1]),
+                                _mm512_permutex2var_epi32(sums[0], second, sums[1]));
+    }
+    ivec ab = _mm512_add_epi32(_mm512_shuffle_i32x4(sums[0], sums[1], 0x88),
+                               _mm512_shuffle_i32x4(sums[0], sums[1], 0xdd));
+    ivec cd = _mm512_add_epi32(_mm512_shuffle_i32x4(sums[2], sums[3], 0x88),
+                               _mm512_shuffle_i32x4(sums[2], sums[3], 0xdd));
+    return _mm512_add_epi32(_mm512_shuffle_i32x4(ab, cd, 0x88),
+                            _mm512_shuffle_i32x4(ab, cd, 0xdd));
+}
+
+static inline float vec_first(vec v) {
+    return _mm512_cvtss_f32(v);
+}
+
+static inline vec vec_tree(vec v, size_t n) {
+    if (n > 1) v = _mm512_add_ps(v, _mm512_permute_ps(v, 0xb1));
+    if (n > 2) v = _mm512_add_ps(v, _mm512_permute_ps(v, 0x4e));
+    if (n > 4) v = _mm512_add_ps(v, _mm512_shuffle_f32x4(v, v, 0xb1));
+    return n > 8 ? _mm512_add_ps(v, _mm512_shuffle_f32x4(v, v, 0x4e)) : v;
 }
 
 static inline vec vec_as(ivec v) {
@@ -274,22 +285,6 @@ static inline void transpose_blocks(vec *a, vec *b, vec *c, vec *d) {
     *b = _mm512_shuffle_f32x4(ab13, cd13, 0x88);
     *c = _mm512_shuffle_f32x4(ab02, cd02, 0xdd);
     *d = _mm512_shuffle_f32x4(ab13, cd13, 0xdd);
-}
-
-/* Rows 0 to 3 of columns 4 * q + j come to be block q of v[j], rows 4 to 7 that of v[4 + j]. */
-static inline __attribute__((always_inline)) void vec_store8(float *x, vec *v) {
-    transpose_four(v);
-    transpose_four(v + 4);
-    transpose_blocks(&v[0], &v[4], &v[1], &v[5]);
-    transpose_blocks(&v[2], &v[6], &v[3], &v[7]);
-    vec_store(x, v[0]);
-    vec_store(x + 16, v[2]);
-    vec_store(x + 32, v[4]);
-    vec_store(x + 48, v[6]);
-    vec_store(x + 64, v[1]);
-    vec_store(x + 80, v[3]);
-    vec_store(x + 96, v[5]);
-    vec_store(x + 112, v[7]);
 }
 
 static inline __attribute__((always_inline)) void vec_transpose(vec *v) {

@@ -94,10 +94,13 @@ static float scale_at(const struct mat *w, int plane, size_t row, size_t i) {
                                     : f32_at(p, i);
 }
 
-static void pack_group(const struct packed *p, const float *x, int8_t *codes, size_t at) {
+/* The group that begins with element `begin` of a token. */
+static void pack_group(const struct packed *p, const float *x, size_t begin, int8_t *codes,
+                       size_t at) {
     float max = 0;
     int sum = 0;
     bool nan = false;
+    x += begin;
     for (int i = 0; i < p->group; i++) {
         nan |= x[i] != x[i];
         max = fabsf(x[i]) > max ? fabsf(x[i]) : max;
@@ -106,7 +109,7 @@ static void pack_group(const struct packed *p, const float *x, int8_t *codes, si
     bool usable = !nan && packed_usable(max);
     for (int i = 0; i < p->group; i++) {
         int code = usable ? (int)rintf(x[i] * unit) : 0;
-        codes[packed_place(p->order, p->group, (size_t)i)] = (int8_t)code;
+        codes[packed_place(p->order, begin + (size_t)i)] = (int8_t)code;
         sum += code;
     }
     float d = packed_scale(nan ? NAN : max);
@@ -120,8 +123,7 @@ static void affine_pack(const struct packed *p, const float *x, size_t begin, si
     for (size_t t = begin; t < end; t++) {
         memset(p->codes + t * p->stride, 0, p->stride);
         for (size_t g = 0; g < groups; g++) {
-            pack_group(p, x + t * p->cols + g * group, p->codes + t * p->stride + g * group,
-                       t * groups + g);
+            pack_group(p, x + t * p->cols, g * group, p->codes + t * p->stride, t * groups + g);
         }
     }
 }
@@ -129,12 +131,12 @@ static void affine_pack(const struct packed *p, const float *x, size_t begin, si
 static float affine_dot(const struct mat *w, size_t row, const struct packed *x, size_t t) {
     size_t group = (size_t)w->group, groups = w->cols / group;
     const unsigned char *codes = w->plane[0] + row * w->stride[0];
+    const int8_t *a = x->codes + t * x->stride;
     float y = 0;
     for (size_t g = 0; g < groups; g++) {
-        const int8_t *a = x->codes + t * x->stride + g * group;
         int dot = 0;
-        for (size_t i = 0; i < group; i++) {
-            dot += code_at(codes, g * group + i, w->bits) * a[packed_place(x->order, x->group, i)];
+        for (size_t i = g * group; i < (g + 1) * group; i++) {
+            dot += code_at(codes, i, w->bits) * a[packed_place(x->order, i)];
         }
         y += scale_at(w, 1, row, g) * (x->scales[t * groups + g] * (float)dot);
         y += scale_at(w, 2, row, g) * x->sums[t * groups + g];

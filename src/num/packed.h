@@ -7,12 +7,12 @@
  *
  * where q . a and sum(a) are exact integers. In a group whose max|x| is 0, 2^100 or more, or too
  * small for 127 / max|x| to be finite, all codes are 0, and d is infinite from 2^100 on, or the
- * NaN. Every kernel of these products adds the groups of an output in this order, in f32, one
- * accumulator an output:
+ * NaN. A kernel of these products adds a group to an f32 sum in two steps,
  *
  *     y = y + s * (d * (q . a));  y = y + z * (d * sum(a))
  *
- * with a rounding at each step that does not depend on how many tokens or rows it works on.
+ * and the order in which it adds the groups of an output does not depend on how many tokens or rows
+ * it works on.
  *
  * Integers become floats without a conversion: a sum that begins at the bits of the float
  * PACKED_SHIFT = 1.5 * 2^23 is, read as a float, PACKED_SHIFT + q . a, for |q . a| < 2^22. Times d,
@@ -27,18 +27,19 @@
 #include <stdint.h>
 #include <string.h>
 
-/* How codes lie within a group: as they come, or the even ones first, which is how the two
- * nibbles of packed bytes fall apart. */
+/* How a token's codes lie: as they come, or of every PACKED_PAD the even ones first, which is how
+ * the two nibbles of packed bytes fall apart. */
 enum packed_order { PACKED_NATURAL, PACKED_EVEN_ODD };
 
-/* Codes of a token are padded with zeros to a multiple of this. */
+/* Codes of a token are padded with zeros to an odd multiple of this: several tokens are read at
+ * once, and at a distance of a power of two they would meet in the same places of the cache. */
 enum { PACKED_PAD = 128 };
 
 struct packed {
     size_t n, cols;
     int group;
     enum packed_order order;
-    size_t stride; /* codes from one token to the next: cols rounded up to PACKED_PAD */
+    size_t stride; /* codes from one token to the next: packed_stride(cols) */
     int8_t *codes; /* [n, stride] */
     float *scales; /* [n, cols / group] d */
     float *shifts; /* [n, cols / group] -PACKED_SHIFT * d */
@@ -68,12 +69,18 @@ static inline enum packed_order packed_order_of(int bits) {
 }
 
 static inline size_t packed_stride(size_t cols) {
-    return (cols + PACKED_PAD - 1) / PACKED_PAD * PACKED_PAD;
+    return ((cols + PACKED_PAD - 1) / PACKED_PAD | 1) * PACKED_PAD;
 }
 
-/* Where element i of a group stands among its codes. */
-static inline size_t packed_place(enum packed_order order, int group, size_t i) {
-    return order == PACKED_NATURAL ? i : i / 2 + i % 2 * ((size_t)group / 2);
+/* Where element i of a token stands among its codes. */
+static inline size_t packed_place(enum packed_order order, size_t i) {
+    if (order == PACKED_NATURAL) return i;
+    return i / PACKED_PAD * PACKED_PAD + i % PACKED_PAD / 2 + i % 2 * (PACKED_PAD / 2);
+}
+
+/* A group's codes lie in two halves, the second so far from the first. */
+static inline size_t packed_halves(enum packed_order order, int group) {
+    return order == PACKED_NATURAL ? (size_t)group / 2 : PACKED_PAD / 2;
 }
 
 #endif

@@ -9,6 +9,7 @@
 #include "num/affine.h"
 
 enum { MOST_ROWS = 40, MOST_TOKENS = 13, MOST_COLS = 44 * 128, MOST_GAP = 19 };
+enum { MOST_STRIDE = MOST_COLS + 128 }; /* packed_stride rounds up to an odd number of 128 */
 enum { MOST_GROUPS = MOST_COLS / 32, PLANES = MAT_PLANES };
 
 static struct buffer planes[PLANES], packed_codes, packed_scales, packed_shifts, packed_sums,
@@ -19,7 +20,7 @@ static struct {
     struct mat mat;
     struct packed x;
     unsigned char plane[PLANES][MOST_ROWS * MOST_COLS]; /* enough for f32 scales too */
-    int8_t codes[MOST_TOKENS * MOST_COLS];
+    int8_t codes[MOST_TOKENS * MOST_STRIDE];
     float scales[MOST_TOKENS * MOST_GROUPS], sums[MOST_TOKENS * MOST_GROUPS];
     float shifts[MOST_TOKENS * MOST_GROUPS];
     float y[MOST_TOKENS * MOST_ROWS]; /* what affine_rows makes of it in one call */
@@ -89,12 +90,13 @@ static int draw_code(int sign) {
 
 static void fill_packed_group(size_t t, size_t g, size_t groups, bool finite) {
     size_t group = (size_t)whole.x.group;
-    int8_t *codes = whole.codes + t * whole.x.stride + g * group;
+    int8_t *codes = whole.codes + t * whole.x.stride;
     int sum = 0;
     float d = fabsf(draw_scale());
-    for (size_t i = 0; i < group; i++) {
-        codes[i] = (int8_t)(finite ? draw_code(t % 2 ? 1 : -1) : 0);
-        sum += codes[i];
+    for (size_t i = g * group; i < (g + 1) * group; i++) {
+        int code = finite ? draw_code(t % 2 ? 1 : -1) : 0;
+        codes[packed_place(whole.x.order, i)] = (int8_t)code;
+        sum += code;
     }
     if (now.values == SMALL_SCALES) d = 1 + d;
     if (!finite) d = draw_bits() % 2 ? INFINITY : NAN;
@@ -240,11 +242,9 @@ static void unpack_row(size_t row) {
 
 static void unpack_tokens(void) {
     const struct packed *x = &whole.x;
-    size_t group = (size_t)x->group;
     for (size_t i = 0; i < x->n * x->cols; i++) {
-        size_t t = i / x->cols, col = i % x->cols, begin = col / group * group;
-        token_codes[i] =
-            x->codes[t * x->stride + begin + packed_place(x->order, x->group, col - begin)];
+        size_t t = i / x->cols, col = i % x->cols;
+        token_codes[i] = x->codes[t * x->stride + packed_place(x->order, col)];
     }
 }
 

@@ -6,13 +6,14 @@
 #include "fixture.h"
 
 enum { PACK_TOKENS = 4, PACK_COLS = 44 * 128, PACK_GROUPS = PACK_COLS / 32 };
+enum { PACK_STRIDE = PACK_COLS + 128 }; /* packed_stride rounds up to an odd number of 128 */
 
 static struct buffer pack_x, pack_codes, pack_scales, pack_shifts, pack_sums;
 
 static float pack_data[PACK_TOKENS * PACK_COLS];
 
 /* What the plain kernel makes of pack_data. */
-static int8_t want_codes[PACK_TOKENS * PACK_COLS];
+static int8_t want_codes[PACK_TOKENS * PACK_STRIDE];
 static float want_scales[PACK_TOKENS * PACK_GROUPS], want_sums[PACK_TOKENS * PACK_GROUPS];
 static float want_shifts[PACK_TOKENS * PACK_GROUPS];
 
@@ -94,13 +95,14 @@ static float pack_magnitude(const float *x, size_t group) {
  * what x / d is; then the codes must only be in range and e be what they add up to. */
 static void check_group(const struct packed *p, size_t g) {
     size_t group = (size_t)p->group, groups = p->cols / group, wrong = 0;
-    const int8_t *codes = p->codes + g / groups * p->stride + g % groups * group;
+    const int8_t *codes = p->codes + g / groups * p->stride;
+    size_t begin = g % groups * group;
     const float *x = pack_data + g * group;
     float most = pack_magnitude(x, group),
           d = most < 0x1p100f || isnan(most) ? most / 127 : INFINITY;
     int sum = 0;
     for (size_t i = 0; i < group; i++) {
-        int a = codes[packed_place(p->order, p->group, i)];
+        int a = codes[packed_place(p->order, begin + i)];
         bool near = fabs((double)x[i] / d - a) <= 0.5 + 0x1p-15;
         if (!isfinite(d) || d == 0 || isinf(127 / most))
             near = a == 0;
