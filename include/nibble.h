@@ -158,6 +158,54 @@ NIBBLE_API bool nibble_detokenize(const nibble_tokenizer *t, const int *ids, siz
 
 NIBBLE_API void nibble_free(void *p);
 
+/* --- chat ------------------------------------------------------------------------------------- */
+
+/* What a model wants to see around the messages of a conversation. Templates are not freed; a
+ * model's own lives as long as the model. */
+typedef struct nibble_template nibble_template;
+
+/* The model's own template, stored with it by scripts/convert.py; NULL if it came without one. */
+NIBBLE_API const nibble_template *nibble_model_template(const nibble_model *m);
+
+/* A built-in one; NULL if there is none of that name. */
+NIBBLE_API const nibble_template *nibble_template_named(const char *name);
+NIBBLE_API const char *nibble_template_names(void); /* "chatml, command-r, ..." */
+
+/* For a command: the built-in one of that name, or the model's own if name is NULL. Where there is
+ * none the error says what to do; no template is ever guessed. */
+NIBBLE_API const nibble_template *nibble_template_choose(const nibble_model *m, const char *name,
+                                                         nibble_error *e);
+
+NIBBLE_API const char *nibble_template_name(const nibble_template *c); /* or "of the model" */
+NIBBLE_API bool nibble_template_has_system(const nibble_template *c);  /* takes such a message */
+
+/* A conversation is a system message or none, then messages of the user and of the assistant in
+ * turn, the user's first. */
+typedef struct nibble_message {
+    const char *role; /* "system", "user" or "assistant" */
+    const char *text; /* any bytes; those that are no UTF-8 become U+FFFD */
+    size_t size;
+} nibble_message;
+
+/* The ids of a conversation, BOS included where the template has one. open: an answer is to follow,
+ * if the last message is not the assistant's. Control tokens are those of the template only: what
+ * a message spells stays text, be it the name of a special token or of another added token that the
+ * template uses. Refuses what the template has no place for: a system message where it takes none,
+ * roles that do not take turns. As long as the template allows, the ids of the first messages
+ * (closed) begin those of more; most templates do, but for a last few ids. */
+NIBBLE_API bool nibble_chat_encode(const nibble_tokenizer *t, const nibble_template *c,
+                                   const nibble_message *messages, size_t count, bool open,
+                                   nibble_ids *out, nibble_error *e);
+
+/* The text that these are the ids of; malloc'd, *size bytes and a NUL. */
+NIBBLE_API bool nibble_chat_text(const nibble_tokenizer *t, const nibble_template *c,
+                                 const nibble_message *messages, size_t count, bool open,
+                                 char **text, size_t *size, nibble_error *e);
+
+/* The token that ends an answer, -1 if the template has none: to be given to nibble_generate, which
+ * knows that of the model's own template by itself. */
+NIBBLE_API int nibble_chat_end(const nibble_tokenizer *t, const nibble_template *c);
+
 /* --- running ---------------------------------------------------------------------------------- */
 
 typedef struct nibble_context_options {
@@ -225,6 +273,9 @@ NIBBLE_API nibble_sampling nibble_sampling_defaults(void);
 typedef struct nibble_generation {
     nibble_sampling sampling;
     size_t max_tokens;        /* SIZE_MAX: until an end token or a full context */
+    const int *ends; /* tokens that end the text, besides those of config, generation_config,
+                        tokenizer and the model's own template */
+    size_t end_count;
     bool ignore_end;          /* end tokens do not stop the run */
     const char *const *stops; /* strings that end the text; they are not part of it */
     size_t stop_count;

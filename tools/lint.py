@@ -88,11 +88,12 @@ ALLOCATES = {
     "src/cli/*.c": "the program around the library",
 }
 
-# Model families: named in arch.c alone. A digit or a capital may follow (qwen2, GemmaForCausalLM).
+# Model families: named in arch.c alone, and in chat.def, whose templates go by their names. A digit
+# or a capital may follow (qwen2, GemmaForCausalLM).
 FAMILIES = """baichuan bloom chatglm cohere deepseek exaone falcon gemma glm gpt granite internlm
 llama mamba minicpm ministral mistral mixtral nemotron olmo olmoe phi pythia qwen smollm stablelm
 starcoder tinyllama vicuna"""
-FAMILY_FILES = ["src/model/arch.c"]
+FAMILY_FILES = ["src/model/arch.c", "src/text/chat.def"]
 # What looks like a family and is none, and where.
 NOT_A_FAMILY = {
     "src/*": ["llama.cpp", "llama2.c"],  # other programs

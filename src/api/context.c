@@ -105,7 +105,12 @@ static struct sampler_options sampler_options_of(const nibble_sampling *s) {
 
 static bool run_generation(nibble_context *c, const nibble_generation *g, struct sampler *sampler,
                            const int *prompt, size_t n, nibble_generated *out, struct error *e) {
+    int *ends;
+    size_t end_count;
+    if (!handles_ends(c->model, g->ends, g->end_count, &ends, &end_count, e)) return false;
     struct generate_options options = {.max_tokens = g->max_tokens,
+                                       .ends = ends,
+                                       .end_count = end_count,
                                        .ignore_ends = g->ignore_end,
                                        .stops = g->stops,
                                        .stop_count = g->stop_count};
@@ -113,6 +118,7 @@ static bool run_generation(nibble_context *c, const nibble_generation *g, struct
     struct generated done;
     bool ok = generate(&c->run, c->model->tokenizer.tokens, sampler, prompt, n, &options, &events,
                        &done, e);
+    free(ends);
     *out = (nibble_generated){(nibble_finish)done.finish,
                               done.prompt_tokens,
                               done.tokens,

@@ -1,6 +1,7 @@
 #include "api/handles.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/cpu.h"
@@ -22,8 +23,15 @@ int handles_threads(int asked) {
     return cpu.threads;
 }
 
-/* tokenizer_config.json may say whether BOS is wanted, and which token that is. */
-static bool read_bos(const struct store *store, nibble_tokenizer *t, int *adds, struct error *e) {
+static void read_token(const nibble_tokenizer *t, const struct config *c, const char *names,
+                       int *id) {
+    const char *name = config_text(c, names);
+    int found = name ? tokens_find(t->tokens, name, strlen(name)) : -1;
+    if (found >= 0) *id = found;
+}
+
+/* tokenizer_config.json may say whether BOS is wanted, and which tokens BOS and EOS are. */
+static bool read_ends(const struct store *store, nibble_tokenizer *t, int *adds, struct error *e) {
     struct span text = store_file(store, "tokenizer_config.json");
     struct config c;
     char where[512];
@@ -31,8 +39,8 @@ static bool read_bos(const struct store *store, nibble_tokenizer *t, int *adds, 
     store_where(store, "tokenizer_config.json", where, sizeof where);
     if (!config_open(&c, text, where, e)) return false;
     bool ok = config_flag(&c, "add_bos_token", adds, e);
-    const char *bos = config_text(&c, "bos_token.content bos_token");
-    if (bos) t->bos = tokens_find(t->tokens, bos, strlen(bos));
+    read_token(t, &c, "bos_token.content bos_token", &t->bos);
+    read_token(t, &c, "eos_token.content eos_token", &t->eos);
     config_close(&c);
     return ok;
 }
@@ -68,15 +76,57 @@ static void choose_before(nibble_tokenizer *t, int bos, int adds) {
 
 bool handles_open_tokenizer(nibble_tokenizer *t, const struct store *store, int bos,
                             struct error *e) {
-    *t = (nibble_tokenizer){.bos = -1};
+    *t = (nibble_tokenizer){.bos = -1, .eos = -1};
     int adds = -1;
     if (!open_file(t, store, e)) return false;
     if (!t->tokens) return true;
-    if (!read_bos(store, t, &adds, e)) {
+    t->eos = tokens_eos(t->tokens);
+    if (!read_ends(store, t, &adds, e)) {
         tokens_close(t->tokens);
         t->tokens = NULL;
         return false;
     }
     choose_before(t, bos, adds);
+    return true;
+}
+
+bool handles_open_chat(nibble_model *m, struct error *e) {
+    static const char name[] = "chat_segments.json";
+    const struct store *store = &m->model.store;
+    const nibble_tokenizer *t = &m->tokenizer;
+    char where[512];
+    m->chat_end = -1;
+    if (!store_file(store, name).data) return true;
+    store_where(store, name, where, sizeof where);
+    if (!chat_json_open(&m->chat, store_file(store, name), where, e)) return false;
+    if (t->tokens) m->chat_end = chat_end(t->tokens, &m->chat, t->bos, t->eos);
+    return true;
+}
+
+const char *handles_template_file(const struct store *store) {
+    static const char settings[] = "tokenizer_config.json", own[] = "chat_template.jinja";
+    struct span text = store_file(store, settings);
+    struct error e;
+    struct config c;
+    if (store_file(store, own).data) return own;
+    if (!text.data || !config_open(&c, text, settings, &e)) return NULL;
+    bool there = config_find(&c, "chat_template", NULL) != NULL;
+    config_close(&c);
+    return there ? settings : NULL;
+}
+
+bool handles_ends(const nibble_model *m, const int *more, size_t more_count, int **ends,
+                  size_t *count, struct error *e) {
+    const nibble_tokenizer *t = &m->tokenizer;
+    size_t own = 0;
+    const int *own_ends = t->tokens ? tokens_ends(t->tokens, &own) : NULL;
+    int *list = *ends = malloc((own + more_count + 2) * sizeof *list);
+    if (!list) return fail(e, STATUS_MEMORY, "not enough memory for a list of end tokens");
+    *count = 0;
+    for (size_t i = 0; i < own; i++) list[(*count)++] = own_ends[i];
+    for (size_t i = 0; i < more_count; i++) list[(*count)++] = more[i];
+    if (!t->tokens) return true;
+    list[(*count)++] = t->eos;
+    list[(*count)++] = m->chat_end;
     return true;
 }

@@ -7,13 +7,13 @@
 #include "model/model.h"
 #include "model/run.h"
 #include "nibble.h"
-#include "text/tokens.h"
+#include "text/chat.h"
 
 struct nibble_tokenizer {
     struct tokens *tokens;
     const char *why; /* this file of those that there are; statically allocated */
     bool adds_bos;
-    int bos;                       /* -1 if there is none */
+    int bos, eos;                  /* -1 if there is none */
     int before[TOKENS_MAX_BEFORE]; /* a text: BOS, or a few special tokens that do its work */
     size_t before_count;
 };
@@ -21,6 +21,8 @@ struct nibble_tokenizer {
 struct nibble_model {
     struct model model;
     nibble_tokenizer tokenizer; /* tokens is NULL if the model came without one */
+    struct chat chat;           /* its own template; name is NULL if it came without one */
+    int chat_end;               /* the token that ends its answers, or -1 */
     size_t sampled;             /* ids that may be sampled: those with a piece */
 };
 
@@ -39,5 +41,15 @@ int handles_threads(int asked); /* the machine's default for 0 */
  * config's, or -1. */
 bool handles_open_tokenizer(nibble_tokenizer *t, const struct store *store, int bos,
                             struct error *e);
+
+/* Opens the model's own chat template, once its tokenizer is open. */
+bool handles_open_chat(nibble_model *m, struct error *e);
+
+/* The file of a store that holds a chat template in Jinja, or NULL. */
+const char *handles_template_file(const struct store *store);
+
+/* Tokens that end a text besides the config's: [*count], malloc'd; more: the caller's. */
+bool handles_ends(const nibble_model *m, const int *more, size_t more_count, int **ends,
+                  size_t *count, struct error *e);
 
 #endif

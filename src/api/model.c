@@ -21,7 +21,7 @@ static bool match_vocabulary(nibble_model *m, struct error *e) {
 static bool open_all(nibble_model *m, const char *path, struct error *e) {
     return model_open(&m->model, path, e) &&
            handles_open_tokenizer(&m->tokenizer, &m->model.store, m->model.bos, e) &&
-           match_vocabulary(m, e);
+           match_vocabulary(m, e) && handles_open_chat(m, e);
 }
 
 static bool open_glance(nibble_model *m, const char *path, struct error *e) {
@@ -49,6 +49,7 @@ nibble_model *nibble_model_glance(const char *path, nibble_error *e) {
 
 void nibble_model_close(nibble_model *m) {
     if (!m) return;
+    chat_json_close(&m->chat);
     tokens_close(m->tokenizer.tokens);
     model_close(&m->model);
     free(m);

@@ -35,6 +35,9 @@ static bool is_end(const struct generation *g, int id) {
     for (int i = 0; i < m->end_count; i++) {
         if (m->ends[i] == id) return true;
     }
+    for (size_t i = 0; i < g->options->end_count; i++) {
+        if (g->options->ends[i] == id) return true;
+    }
     return g->tokens && id == tokens_eos(g->tokens);
 }
 

@@ -11,6 +11,8 @@ enum finish { FINISH_STOP, FINISH_LENGTH, FINISH_STRING, FINISH_CONTEXT, FINISH_
 
 struct generate_options {
     size_t max_tokens;        /* SIZE_MAX: no limit but the context */
+    const int *ends;          /* end tokens besides those of the model and the tokenizer */
+    size_t end_count;
     bool ignore_ends;         /* end tokens do not stop the run */
     const char *const *stops; /* stop strings, none empty */
     size_t stop_count;
@@ -34,7 +36,7 @@ struct generated {
 };
 
 /* Appends prompt [n >= 1] to the run and generates. tokens may be NULL: then there is no text, and
- * stops are not looked for. Token ids that end a text: those of the model and the tokenizer's. A
+ * stops are not looked for. Tokens that end a text: the model's, the tokenizer's, and o->ends. A
  * prompt that does not fit is refused before anything runs. */
 bool generate(struct run *r, const struct tokens *tokens, struct sampler *sampler,
               const int *prompt, size_t n, const struct generate_options *o,

@@ -52,8 +52,8 @@ bool store_require_arrays(const struct store *store, struct error *e);
 const struct array *store_find(const struct store *store, const char *name); /* NULL if absent */
 
 /* The bytes of a whole file: one of config.json, params.json, generation_config.json,
- * tokenizer.model, tokenizer.json, tokenizer_config.json, reference.json. data is NULL if
- * absent. */
+ * tokenizer.model, tokenizer.json, added_tokens.json, tokenizer_config.json, chat_template.jinja,
+ * chat_segments.json, reference.json. data is NULL if absent. */
 struct span store_file(const struct store *store, const char *name);
 
 /* A name for messages that says where an entry lies: "folder/config.json" or

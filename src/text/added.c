@@ -94,6 +94,11 @@ static bool is_passed_over(const struct added_walk *w, const struct added_token 
            (word_ends(w->text, w->at) || word_begins(w->text + end, w->size - end));
 }
 
+static bool is_kept_out(const struct added_walk *w, const struct added_token *t) {
+    return w->guard && (t->special || guard_bars(w->guard, t->id)) &&
+           guard_covers(w->guard, w->at, w->at + t->size);
+}
+
 static size_t spaces_before(const char *text, size_t low, size_t at) {
     int32_t c;
     while (at > low) {
@@ -116,10 +121,12 @@ static size_t spaces_behind(const char *text, size_t size, size_t at) {
 
 /* Finds the next token that counts; *start is where it begins with its spaces. A match that is
  * passed over hides those that begin within it, as find_matches in added_vocabulary.rs of Hugging
- * Face tokenizers has it. */
+ * Face tokenizers has it; one that is kept out hides nothing, for the template's own token may
+ * begin before it ends. */
 static bool find_next(struct added_walk *w, size_t *start) {
     while (w->at < w->size) {
         const struct added_token *t = added_find(w->added, w->text + w->at, w->size - w->at);
+        if (t && is_kept_out(w, t)) t = NULL;
         size_t end = w->at + (t ? t->size : 1);
         if (t && !is_passed_over(w, t)) {
             *start = t->lstrip ? spaces_before(w->text, w->from, w->at) : w->at;

@@ -2,8 +2,7 @@
 #ifndef NIBBLE_TEXT_ADDED_H
 #define NIBBLE_TEXT_ADDED_H
 
-#include <stdbool.h>
-#include <stddef.h>
+#include "text/guard.h"
 
 struct added_token {
     const char *text; /* not empty */
@@ -31,12 +30,14 @@ const struct added_token *added_find(const struct added *a, const char *text, si
 
 /* Goes through a text (valid UTF-8) from left to right, the longest match first. Each call of
  * added_next gives one part: an added token's (*id >= 0) or text between them (-1); false at the
- * end. Unless special is true, special tokens are passed over. */
+ * end. Unless special is true, special tokens are passed over; with a guard, whose text this is,
+ * those that touch somebody's words, and there those that it bars as well. */
 struct added_walk {
     const struct added *added;
     const char *text;
     size_t size;
     bool special;
+    const struct guard *guard; /* or NULL */
     size_t from, at;
     const struct added_token *found; /* not yet given */
     size_t found_end;

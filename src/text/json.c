@@ -27,7 +27,7 @@ static const char *look_through(struct span text) {
     return values > MAX_VALUES ? "it has more than 8388608 values" : NULL;
 }
 
-cJSON *json_open(struct span text, const char *where, struct error *e) {
+cJSON *json_open(struct span text, const char *where, const char *what, struct error *e) {
     const char *end = NULL, *begin = (const char *)text.data;
     const char *why = text.size > MAX_BYTES ? "it is larger than 128 MiB" : look_through(text);
     cJSON *root = why ? NULL : cJSON_ParseWithLengthOpts(begin, text.size, &end, false);
@@ -36,7 +36,7 @@ cJSON *json_open(struct span text, const char *where, struct error *e) {
     if (!why && !cJSON_IsObject(root)) why = "it is not a JSON object";
     if (!why) return root;
     cJSON_Delete(root);
-    fail(e, STATUS_FORMAT, "%s is no tokenizer that can be used: %s; fetch it again", where, why);
+    fail(e, STATUS_FORMAT, "%s is no %s that can be used: %s; fetch it again", where, what, why);
     return NULL;
 }
 

@@ -15,8 +15,9 @@ struct json {
 };
 
 /* Parses a whole file: an object in UTF-8 without NUL in a string, and not so many values that they
- * would take gigabytes. NULL on failure; cJSON_Delete is the caller's. */
-cJSON *json_open(struct span text, const char *where, struct error *e);
+ * would take gigabytes. NULL on failure, which is of no `what` that can be used ("tokenizer");
+ * cJSON_Delete is the caller's. */
+cJSON *json_open(struct span text, const char *where, const char *what, struct error *e);
 
 /* A member of an object by its exact name; NULL if it is absent, null, or o is no object. */
 const cJSON *json_find(const cJSON *o, const char *name);

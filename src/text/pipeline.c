@@ -117,6 +117,9 @@ void pipeline_close(struct pipeline *p) {
 struct work {
     const struct pipeline *pipeline;
     bool special;
+    const struct guard *guard; /* of the clean text, or NULL */
+    struct guard inner;        /* of the normalized text between two added tokens */
+    struct guard_range *words; // [guard->count], of inner
     struct bytes clean, normal, spare;
     struct split_parts parts, more;
     struct bpe_work bpe;
@@ -149,9 +152,10 @@ static bool encode_words(struct work *w, const char *text, size_t size, bool fir
 typedef bool encode_text(struct work *w, const char *text, size_t size, bool first);
 
 /* Turns added tokens into their ids and hands what lies between them on. */
-static bool encode_around(struct work *w, const struct added *added, const char *text, size_t size,
-                          bool first, encode_text *between) {
-    struct added_walk walk = {.added = added, .text = text, .size = size, .special = w->special};
+static bool encode_around(struct work *w, const struct added *added, const struct guard *guard,
+                          const char *text, size_t size, bool first, encode_text *between) {
+    struct added_walk walk = {
+        .added = added, .text = text, .size = size, .special = w->special, .guard = guard};
     int id;
     size_t start, length;
     while (added_next(&walk, &id, &start, &length)) {
@@ -161,25 +165,64 @@ static bool encode_around(struct work *w, const struct added *added, const char 
     return !w->out->failed || fail_memory(w, size);
 }
 
-static bool encode_normalized(struct work *w, const char *text, size_t size, bool first) {
+/* Leaves text in w->normal, normalized. */
+static bool normalize(struct work *w, const char *text, size_t size) {
     bytes_clear(&w->normal);
     bytes_add(&w->normal, text, size);
     if (w->normal.failed) return fail_memory(w, size);
-    if (!normalize_run(&w->pipeline->normalizer, &w->normal, &w->spare, w->e)) return false;
-    return encode_around(w, &w->pipeline->after, w->normal.data, w->normal.size, first,
-                         encode_words);
+    return normalize_run(&w->pipeline->normalizer, &w->normal, &w->spare, w->e);
+}
+
+/* How long text[0..end) is once it is normalized. */
+static bool map(struct work *w, const char *text, size_t end, size_t *mapped) {
+    *mapped = 0;
+    if (!end) return true;
+    if (!normalize(w, text, end)) return false;
+    *mapped = w->normal.size;
+    return true;
+}
+
+/* Fills w->inner: where the words of others lie in text, a part of the clean one, once it is
+ * normalized. What goes before them tells that: a normalizer looks no further ahead than an accent.
+ */
+static bool map_words(struct work *w, const char *text, size_t size) {
+    size_t from = (size_t)(text - w->clean.data);
+    w->inner = *w->guard;
+    w->inner.words = w->words;
+    w->inner.count = 0;
+    for (size_t i = 0; i < w->guard->count; i++) {
+        struct guard_range r = w->guard->words[i];
+        struct guard_range *to = &w->words[w->inner.count];
+        if (r.end <= from || r.start >= from + size) continue;
+        r.start = r.start > from ? r.start - from : 0;
+        r.end = r.end - from < size ? r.end - from : size;
+        if (!map(w, text, r.start, &to->start) || !map(w, text, r.end, &to->end)) return false;
+        w->inner.count++;
+    }
+    return true;
+}
+
+static bool encode_normalized(struct work *w, const char *text, size_t size, bool first) {
+    bool guarded = w->guard && w->pipeline->after.count;
+    if (guarded && !map_words(w, text, size)) return false;
+    return normalize(w, text, size) &&
+           encode_around(w, &w->pipeline->after, guarded ? &w->inner : NULL, w->normal.data,
+                         w->normal.size, first, encode_words);
 }
 
 bool pipeline_encode(const struct pipeline *p, const char *text, size_t size, bool special,
-                     struct ids *out, struct error *e) {
-    struct work w = {.pipeline = p, .special = special, .out = out, .e = e};
+                     const struct guard *guard, struct ids *out, struct error *e) {
+    struct work w = {.pipeline = p, .special = special, .guard = guard, .out = out, .e = e};
     if (size > INT_MAX / 4)
         return fail(e, STATUS_ARGUMENT,
                     "a text of %zu bytes cannot be tokenized: it is too long, cut it into parts",
                     size);
     unicode_clean(&w.clean, text, size);
-    bool ok = !w.clean.failed || fail_memory(&w, size);
-    ok = ok && encode_around(&w, &p->before, w.clean.data, w.clean.size, true, encode_normalized);
+    if (guard) w.words = calloc(guard->count + 1, sizeof *w.words);
+    bool ok = (!w.clean.failed && (w.words || !guard)) || fail_memory(&w, size);
+    ok = ok && encode_around(&w, &p->before, guard, w.clean.data, w.clean.size, true,
+                             encode_normalized);
+    free(w.words);
     bytes_free(&w.clean);
     bytes_free(&w.normal);
     bytes_free(&w.spare);
@@ -187,6 +230,17 @@ bool pipeline_encode(const struct pipeline *p, const char *text, size_t size, bo
     split_parts_free(&w.more);
     bpe_work_free(&w.bpe);
     return ok;
+}
+
+static bool is_listed(const struct added *a, int id) {
+    for (size_t i = 0; i < a->count; i++) {
+        if (a->list[i].id == id) return true;
+    }
+    return false;
+}
+
+bool pipeline_is_added(const struct pipeline *p, int id) {
+    return is_listed(&p->before, id) || is_listed(&p->after, id);
 }
 
 /* --- Decoding --------------------------------------------------------------------------------- */

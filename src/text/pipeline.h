@@ -21,6 +21,8 @@ struct pipeline {
     struct splitter splitter;
     struct bpe bpe;
     struct template template;
+    int ends[2]; /* special tokens that end an answer, where the format itself says so */
+    size_t end_count;
     struct decoder decoder;
     bool *special; // [vocab.count]
     /* [vocab.count]: of added tokens that are found in normalized text, their names as they read
@@ -50,10 +52,12 @@ bool pipeline_add(struct pipeline *p, const struct pipeline_token *t, const stru
 bool pipeline_finish(struct pipeline *p, const struct pipeline_token *tokens, size_t count,
                      const struct json *in);
 
-/* Adds the ids of text, any bytes; special as in tokens_encode. On failure *out is partly filled.
- */
+/* Adds the ids of text, any bytes; special as in tokens_encode, guard (or NULL) as in
+ * tokens_encode_guarded, whose text must be valid UTF-8. On failure *out is partly filled. */
 bool pipeline_encode(const struct pipeline *p, const char *text, size_t size, bool special,
-                     struct ids *out, struct error *e);
+                     const struct guard *guard, struct ids *out, struct error *e);
+
+bool pipeline_is_added(const struct pipeline *p, int id);
 
 /* As tokens_text. *started belongs to the sequence. */
 size_t pipeline_text(const struct pipeline *p, bool *started, int id, bool show_control, char *out,

@@ -124,6 +124,11 @@ static bool check_vocab(struct vocab *v, const struct json *in) {
     return true;
 }
 
+/* Those that stop_tokens has there: eom_id and eot_id. */
+static bool ends_answer(const char *name) {
+    return strcmp(name, "<|eom_id|>") == 0 || strcmp(name, "<|eot_id|>") == 0;
+}
+
 static bool add_special(struct pipeline *p, const struct json *in) {
     struct pipeline_token tokens[SPECIAL] = {{{0}, false}};
     char names[SPECIAL][40];
@@ -134,6 +139,7 @@ static bool add_special(struct pipeline *p, const struct json *in) {
         tokens[i].token = (struct added_token){
             .text = names[i], .size = strlen(names[i]), .id = first + i, .special = true};
         if (!pipeline_add(p, &tokens[i], in)) return false;
+        if (ends_answer(names[i])) p->ends[p->end_count++] = first + i;
     }
     p->template.before[p->template.before_count++] = first;
     p->template.after[p->template.after_count++] = first + 1;

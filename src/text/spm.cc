@@ -65,7 +65,7 @@ struct spm *spm_open(const void *data, size_t size, char *why, size_t why_size) 
         if (reason) return refuse(reason);
         const char *kept = reinterpret_cast<const char *>(s->file.kept);
         auto status = s->processor.LoadFromSerializedProto({kept, s->file.kept_size});
-        spm_file_close(&s->file);
+        spm_file_drop(&s->file);
         if (!status.ok()) return status;
         s->count = s->processor.GetPieceSize();
         s->bos = s->processor.bos_id();
@@ -111,6 +111,13 @@ enum spm_kind spm_kind(const struct spm *s, int id) {
     return kind;
 }
 
+bool spm_is_user_defined(const struct spm *s, int id) {
+    for (size_t i = 0; i < s->file.user_defined_count; i++) {
+        if (s->file.user_defined[i] == id) return true;
+    }
+    return false;
+}
+
 const char *spm_piece(const struct spm *s, int id, size_t *size) {
     const char *text = "";
     *size = 0;
@@ -134,6 +141,24 @@ bool spm_dummy_prefix(const struct spm *s) {
 
 bool spm_single_spaces(const struct spm *s) {
     return s->file.single_spaces;
+}
+
+bool spm_encode_at(const struct spm *s, const char *text, size_t size, struct spm_token **tokens,
+                   size_t *count, char *why, size_t why_size) {
+    return run(why, why_size, [&] {
+        if (size > INT_MAX / s->file.growth - 1) return refuse("it is too long, cut it into parts");
+        sentencepiece::ImmutableSentencePieceText found;
+        auto status = s->processor.Encode({text, size}, found.mutable_proto());
+        if (!status.ok()) return status;
+        const size_t n = found.pieces_size();
+        *tokens = static_cast<struct spm_token *>(std::malloc(sizeof(struct spm_token) * (n + 1)));
+        if (!*tokens) throw std::bad_alloc();
+        for (*count = 0; *count < n; ++*count) {
+            const auto piece = found.pieces(static_cast<int>(*count));
+            (*tokens)[*count] = {static_cast<int>(piece.id()), piece.begin(), piece.end()};
+        }
+        return status;
+    });
 }
 
 bool spm_encode(const struct spm *s, const char *text, size_t size, int **ids, size_t *count,

@@ -33,6 +33,8 @@ int spm_eos(const struct spm *s);
 int spm_unknown(const struct spm *s);
 enum spm_kind spm_kind(const struct spm *s, int id); /* SPM_UNUSED outside the vocabulary */
 
+bool spm_is_user_defined(const struct spm *s, int id);
+
 /* The piece as SentencePiece writes it (U+2581 for a space); NUL-terminated, owned by s, *size
  * its length: 1 to 1024, 0 outside the vocabulary. */
 const char *spm_piece(const struct spm *s, int id, size_t *size);
@@ -50,6 +52,15 @@ bool spm_single_spaces(const struct spm *s);
  * quadratic time for a long run of characters that it does not know. */
 bool spm_encode(const struct spm *s, const char *text, size_t size, int **ids, size_t *count,
                 char *why, size_t why_size);
+
+struct spm_token {
+    int id;
+    size_t begin, end; /* bytes of the text */
+};
+
+/* The same, each with the bytes that it stands for. */
+bool spm_encode_at(const struct spm *s, const char *text, size_t size, struct spm_token **tokens,
+                   size_t *count, char *why, size_t why_size);
 
 #ifdef __cplusplus
 }

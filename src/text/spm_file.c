@@ -23,10 +23,15 @@ struct field {
     struct span whole; /* with its tag */
 };
 
+struct user_defined {
+    struct span text;
+    int id;
+};
+
 struct reader {
     struct spm_file *file;
     struct span charsmap, unknown;
-    struct span *user_defined; /* pieces */
+    struct user_defined *user_defined; /* pieces */
     size_t user_defined_count, user_defined_room, pieces;
 };
 
@@ -142,12 +147,12 @@ static const char *keep_user_defined(struct reader *r, struct span text) {
     if (memchr(text.data, 0, text.size)) return "a user defined piece holds a NUL";
     if (r->user_defined_count == r->user_defined_room) {
         size_t room = r->user_defined_room ? 2 * r->user_defined_room : 64;
-        struct span *grown = realloc(r->user_defined, room * sizeof *grown);
+        struct user_defined *grown = realloc(r->user_defined, room * sizeof *grown);
         if (!grown) return no_memory;
         r->user_defined = grown;
         r->user_defined_room = room;
     }
-    r->user_defined[r->user_defined_count++] = text;
+    r->user_defined[r->user_defined_count++] = (struct user_defined){text, (int)r->pieces - 1};
     return NULL;
 }
 
@@ -172,7 +177,8 @@ static const char *model_field(void *arg, const struct field *f) {
 }
 
 static int by_text(const void *a, const void *b) {
-    const struct span *x = a, *y = b;
+    const struct span *x = &((const struct user_defined *)a)->text;
+    const struct span *y = &((const struct user_defined *)b)->text;
     int order = memcmp(x->data, y->data, x->size < y->size ? x->size : y->size);
     return order ? order : (x->size > y->size) - (x->size < y->size);
 }
@@ -189,10 +195,19 @@ static const char *check_nesting(struct reader *r) {
         qsort(r->user_defined, r->user_defined_count, sizeof *r->user_defined, by_text);
     }
     for (size_t i = 0; i < r->user_defined_count; i++) {
-        while (depth && !is_prefix(open[depth - 1], r->user_defined[i])) depth--;
+        while (depth && !is_prefix(open[depth - 1], r->user_defined[i].text)) depth--;
         if (depth == MAX_NESTED) return "more than 64 user defined pieces begin with each other";
-        open[depth++] = r->user_defined[i];
+        open[depth++] = r->user_defined[i].text;
     }
+    return NULL;
+}
+
+static const char *keep_ids(struct reader *r) {
+    struct spm_file *f = r->file;
+    f->user_defined = malloc((r->user_defined_count + 1) * sizeof *f->user_defined);
+    if (!f->user_defined) return no_memory;
+    for (size_t i = 0; i < r->user_defined_count; i++) f->user_defined[i] = r->user_defined[i].id;
+    f->user_defined_count = r->user_defined_count;
     return NULL;
 }
 
@@ -203,6 +218,7 @@ static const char *read_model(struct reader *r, struct span model) {
     if (!r->file->kept) return no_memory;
     const char *why = read_message(model, model_field, r);
     if (!why) why = check_nesting(r);
+    if (!why) why = keep_ids(r);
     if (!why) why = charsmap_check(r->charsmap, &r->file->growth);
     if (why) return why;
     if (r->unknown.size > SPM_FILE_MAX_PIECE)
@@ -223,7 +239,13 @@ const char *spm_file_read(struct spm_file *f, struct span model) {
     return why;
 }
 
-void spm_file_close(struct spm_file *f) {
+void spm_file_drop(struct spm_file *f) {
     free(f->kept);
     f->kept = NULL;
+}
+
+void spm_file_close(struct spm_file *f) {
+    spm_file_drop(f);
+    free(f->user_defined);
+    f->user_defined = NULL;
 }

@@ -27,10 +27,13 @@ struct spm_file {
     size_t growth;                        /* most bytes that normalizing makes of one of text */
     unsigned char *kept; /* pieces, trainer and normalizer: all that the library shall see */
     size_t kept_size;
+    int *user_defined; /* the ids of such pieces, in the order of their texts */
+    size_t user_defined_count;
 };
 
 /* NULL, or why the model is refused (an empty reason: not enough memory). Either way close it. */
 const char *spm_file_read(struct spm_file *f, struct span model);
+void spm_file_drop(struct spm_file *f); /* what is kept for the library, once that has it */
 void spm_file_close(struct spm_file *f);
 
 #ifdef __cplusplus

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/utf8.h"
 #include "text/ids.h"
 #include "text/pipeline.h"
 #include "text/spm.h"
@@ -184,6 +185,11 @@ int tokens_eos(const struct tokens *t) {
     return template->after_count ? template->after[template->after_count - 1] : -1;
 }
 
+const int *tokens_ends(const struct tokens *t, size_t *count) {
+    *count = t->pipeline ? t->pipeline->end_count : 0;
+    return t->pipeline ? t->pipeline->ends : NULL;
+}
+
 bool tokens_is_control(const struct tokens *t, int id) {
     if (!t->pipeline) return spm_kind(t->spm, id) == SPM_CONTROL;
     return id >= 0 && id < t->pipeline->vocab.count && t->pipeline->special[id];
@@ -199,11 +205,28 @@ int tokens_find(const struct tokens *t, const char *text, size_t size) {
     return -1;
 }
 
+bool tokens_is_added(const struct tokens *t, int id) {
+    if (t->pipeline) return pipeline_is_added(t->pipeline, id);
+    return spm_kind(t->spm, id) == SPM_CONTROL || spm_is_user_defined(t->spm, id);
+}
+
+const char *tokens_name(const struct tokens *t, int id, size_t *size) {
+    if (!t->pipeline) return spm_piece(t->spm, id, size);
+    const char *name = vocab_text(&t->pipeline->vocab, id, size);
+    if (!name) *size = 0;
+    return name;
+}
+
 size_t tokens_longest(const struct tokens *t) {
     return t->pipeline ? t->pipeline->longest : t->longest;
 }
 
 /* --- Encoding --------------------------------------------------------------------------------- */
+
+static bool fail_encoding(size_t size, const char *why, struct error *e) {
+    if (!*why) return fail(e, STATUS_MEMORY, "not enough memory to tokenize %zu bytes", size);
+    return fail(e, STATUS_ARGUMENT, "a text of %zu bytes cannot be tokenized: %s", size, why);
+}
 
 static bool encode_plain(const struct tokens *t, const char *text, size_t size, struct ids *to,
                          struct error *e) {
@@ -211,49 +234,116 @@ static bool encode_plain(const struct tokens *t, const char *text, size_t size, 
     int *ids = NULL;
     size_t count = 0;
     if (!size) return true;
-    if (!spm_encode(t->spm, text, size, &ids, &count, why, sizeof why)) {
-        if (!*why) return fail(e, STATUS_MEMORY, "not enough memory to tokenize %zu bytes", size);
-        return fail(e, STATUS_ARGUMENT, "a text of %zu bytes cannot be tokenized: %s", size, why);
-    }
+    if (!spm_encode(t->spm, text, size, &ids, &count, why, sizeof why))
+        return fail_encoding(size, why, e);
     ids_add(to, ids, count);
     free(ids);
     return true;
 }
 
-static bool encode_special(const struct tokens *t, const char *text, size_t size, struct ids *to,
-                           struct error *e) {
+/* What the words of others are encoded with besides: where they lie, and a bound of recursion. */
+struct words {
+    const struct guard *guard;
+    size_t from; /* of the text that is encoded, in that of the guard */
+    int depth;
+};
+
+static bool encode_apart(const struct tokens *t, const struct guard *guard, int id, int depth,
+                         struct ids *to, struct error *e);
+
+/* A user defined piece that is barred comes out in parts. Where it stands the library tells: it
+ * finds such pieces both in the text and in what the normalizer makes of it. */
+static bool encode_words(const struct tokens *t, const char *text, size_t size, struct words w,
+                         struct ids *to, struct error *e) {
+    char why[512] = "";
+    struct spm_token *tokens = NULL;
+    size_t count = 0;
+    bool ok = true;
+    if (!size) return true;
+    if (!spm_encode_at(t->spm, text, size, &tokens, &count, why, sizeof why)) {
+        free(tokens);
+        return fail_encoding(size, why, e);
+    }
+    for (size_t i = 0; ok && i < count; i++) {
+        const struct spm_token *s = &tokens[i];
+        if (guard_bars(w.guard, s->id) &&
+            guard_covers(w.guard, w.from + s->begin, w.from + s->end))
+            ok = encode_apart(t, w.guard, s->id, w.depth, to, e);
+        else
+            ids_add(to, &s->id, 1);
+    }
+    free(tokens);
+    return ok;
+}
+
+/* The first character of a barred piece, then the rest: neither is the piece. What is barred in
+ * turn is cut as well, a few times over; a character that is a barred piece by itself is left out.
+ */
+static bool encode_apart(const struct tokens *t, const struct guard *guard, int id, int depth,
+                         struct ids *to, struct error *e) {
+    enum { DEEP = 8 };
+    size_t size;
+    const char *piece = spm_piece(t->spm, id, &size);
+    size_t first = utf8_sequence(piece, size);
+    struct guard_range all = {0, size};
+    struct guard inner = {&all, 1, guard->barred, guard->barred_count};
+    struct words w = {&inner, 0, depth + 1};
+    if (!first || first == size || depth == DEEP) return true;
+    return encode_words(t, piece, first, w, to, e) &&
+           encode_words(t, piece + first, size - first, w, to, e);
+}
+
+static bool encode_between(const struct tokens *t, const char *text, size_t start, size_t end,
+                           const struct guard *guard, struct ids *to, struct error *e) {
+    if (guard && guard->barred_count)
+        return encode_words(t, text + start, end - start, (struct words){guard, start, 0}, to, e);
+    return encode_plain(t, text + start, end - start, to, e);
+}
+
+static bool encode_special(const struct tokens *t, const char *text, size_t size,
+                           const struct guard *guard, struct ids *to, struct error *e) {
     size_t start = 0, at = 0;
     while (at < size) {
         const struct added_token *s = added_find(&t->specials, text + at, size - at);
-        if (!s) {
+        if (!s || (guard && guard_covers(guard, at, at + s->size))) {
             at++;
             continue;
         }
-        TRY(encode_plain(t, text + start, at - start, to, e));
+        TRY(encode_between(t, text, start, at, guard, to, e));
         ids_add(to, &s->id, 1);
         start = at += s->size;
     }
-    return encode_plain(t, text + start, size - start, to, e);
+    return encode_between(t, text, start, size, guard, to, e);
 fail:
     return false;
 }
 
-bool tokens_encode(const struct tokens *t, const char *text, size_t size, bool special,
-                   struct token_list *list, struct error *e) {
+static bool encode(const struct tokens *t, const char *text, size_t size, bool special,
+                   const struct guard *guard, struct token_list *list, struct error *e) {
     struct ids ids = {0}, all = {list->ids, list->count, list->count, false};
     bool ok = true;
     if (!size) return true;
-    if (t->pipeline) {
-        ok = pipeline_encode(t->pipeline, text, size, special, &ids, e);
-    } else {
-        ok = (special ? encode_special : encode_plain)(t, text, size, &ids, e);
-    }
+    if (t->pipeline)
+        ok = pipeline_encode(t->pipeline, text, size, special, guard, &ids, e);
+    else
+        ok = special ? encode_special(t, text, size, guard, &ids, e)
+                     : encode_plain(t, text, size, &ids, e);
     if (ok && !ids.failed) ids_add(&all, ids.list, ids.count);
     free(ids.list);
     if (ok && (ids.failed || all.failed))
         return fail(e, STATUS_MEMORY, "not enough memory for the tokens of %zu bytes", size);
     if (ok) *list = (struct token_list){all.list, all.count};
     return ok;
+}
+
+bool tokens_encode(const struct tokens *t, const char *text, size_t size, bool special,
+                   struct token_list *list, struct error *e) {
+    return encode(t, text, size, special, NULL, list, e);
+}
+
+bool tokens_encode_guarded(const struct tokens *t, const char *text, size_t size,
+                           const struct guard *guard, struct token_list *list, struct error *e) {
+    return encode(t, text, size, true, guard, list, e);
 }
 
 /* --- Decoding --------------------------------------------------------------------------------- */

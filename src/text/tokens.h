@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "base/span.h"
+#include "text/guard.h"
 
 struct tokens;
 
@@ -25,6 +26,9 @@ const char *tokens_kind(const struct tokens *t);
 int tokens_count(const struct tokens *t); /* ids are 0 to count - 1; not each need have a piece */
 int tokens_bos(const struct tokens *t);   /* -1 if there is none; of a template, the first before */
 int tokens_eos(const struct tokens *t);   /* -1 if there is none; of a template, the last behind */
+
+/* More tokens that end an answer, where the format says so: those of tiktoken's models. */
+const int *tokens_ends(const struct tokens *t, size_t *count);
 
 enum { TOKENS_MAX_BEFORE = 8 };
 
@@ -55,6 +59,18 @@ struct token_list {
  * that are not special become their ids either way, as in the reference. No BOS is added. */
 bool tokens_encode(const struct tokens *t, const char *text, size_t size, bool special,
                    struct token_list *list, struct error *e);
+
+/* The ids of a text in which special tokens count but in what guard says are somebody's words (see
+ * guard.h); else as tokens_encode with special. The text is valid UTF-8. */
+bool tokens_encode_guarded(const struct tokens *t, const char *text, size_t size,
+                           const struct guard *guard, struct token_list *list, struct error *e);
+
+/* Whether the tokenizer takes the token out of a text as a whole: special, added or user defined.
+ */
+bool tokens_is_added(const struct tokens *t, int id);
+
+/* A token's name, as the file writes it: not NUL-terminated, *size 0 outside the vocabulary. */
+const char *tokens_name(const struct tokens *t, int id, size_t *size);
 
 /* Text of a sequence, a token at a time; all of it together is what the reference decodes, but
  * byte tokens come out as bytes, valid UTF-8 or not. SentencePiece writes a space as U+2581 and
