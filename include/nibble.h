@@ -148,6 +148,15 @@ NIBBLE_API bool nibble_tokenizer_adds_bos(const nibble_tokenizer *t);
 
 NIBBLE_API size_t nibble_tokenizer_pieces(const nibble_tokenizer *t); /* ids are below that */
 
+typedef struct nibble_tokenizer_info {
+    const char *kind; /* "SentencePiece", "tiktoken", "tokenizer.json" */
+    const char *file; /* that is used: "tokenizer.json" or "tokenizer.model" */
+    const char *why;  /* that of two; NULL: there is no other */
+    int bos, eos;     /* -1: there is none */
+} nibble_tokenizer_info;
+
+NIBBLE_API void nibble_tokenizer_describe(const nibble_tokenizer *t, nibble_tokenizer_info *info);
+
 /* text may hold NUL and invalid UTF-8. */
 NIBBLE_API bool nibble_tokenize(const nibble_tokenizer *t, const char *text, size_t size, int flags,
                                 nibble_ids *out, nibble_error *e);

@@ -14,8 +14,9 @@ from npz_read import read_npz
 from torch_file import read_torch
 
 MAX_DIMS = 8  # as nibble has it
+# What goes into the .npz beside the weights.
 FILES = ("config.json", "generation_config.json", "tokenizer.model", "tokenizer.json",
-         "tokenizer_config.json")  # what goes into the .npz beside the weights
+         "added_tokens.json", "tokenizer_config.json", "chat_segments.json")
 
 
 # ---- safetensors: 8 bytes length of the header, the header in JSON, data without holes

@@ -5,6 +5,7 @@ A model for several GPUs comes in as many files, each with a part of every matri
 import functools
 import itertools
 import json
+import re
 
 from checkpoint import CHUNK, Checkpoint, Failure, Made, read_chunks, read_json, whole_file
 from torch_file import read_torch
@@ -150,23 +151,25 @@ def config_of(params):
     return config
 
 
-def is_sentencepiece(file):
-    """Since Llama 3 Meta's tokenizer.model is another format: text, a token a line."""
-    return file.size > 0 and b"".join(read_chunks(file._replace(size=1))) == b"\n"
+def is_tokenizer(file):
+    """SentencePiece's, or tiktoken's since Llama 3: text, a line a token."""
+    start = b"".join(read_chunks(file._replace(size=min(file.size, 1024))))
+    return start[:1] == b"\n" or bool(re.match(rb"[A-Za-z0-9+/]+=* [0-9]+\r?\n", start))
 
 
 def find_tokenizers(folder, given):
     """In the folder, or around it where Meta's download and Hugging Face's copies of it have it."""
     if given:
         file = whole_file(given)
-        if not is_sentencepiece(file):
-            raise Failure(f"{given} is not a tokenizer.model of SentencePiece, which nibble needs")
+        if not is_tokenizer(file):
+            raise Failure(f"{given} is not a tokenizer.model of SentencePiece or tiktoken, which "
+                          "nibble needs")
         return [file._replace(name="tokenizer.model")]
     files = []
     for name in ("tokenizer.model", "tokenizer.json"):
         paths = [place / name for place in (folder, folder.resolve().parent)]
         found = [whole_file(path) for path in paths if path.exists()]
-        files += [file for file in found if name != "tokenizer.model" or is_sentencepiece(file)][:1]
+        files += [file for file in found if name != "tokenizer.model" or is_tokenizer(file)][:1]
     return files
 
 

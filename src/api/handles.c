@@ -45,24 +45,58 @@ static bool read_ends(const struct store *store, nibble_tokenizer *t, int *adds,
     return ok;
 }
 
-/* tokenizer.json goes first: it holds the added tokens and the template as well. */
-static bool open_file(nibble_tokenizer *t, const struct store *store, struct error *e) {
+enum { BESIDE = 3 };
+
+/* What a tokenizer.model does not say of added tokens. */
+static size_t list_beside(const struct store *store, char (*where)[512],
+                          struct extra_source *sources) {
+    static const struct {
+        const char *name;
+        enum extra_form form;
+    } files[BESIDE] = {{"tokenizer_config.json", EXTRA_DECODER},
+                       {"tokenizer.json", EXTRA_LIST},
+                       {"added_tokens.json", EXTRA_IDS}};
+    size_t count = 0;
+    for (int i = 0; i < BESIDE; i++) {
+        struct span file = store_file(store, files[i].name);
+        if (!file.data) continue;
+        store_where(store, files[i].name, where[count], sizeof *where);
+        sources[count] = (struct extra_source){files[i].form, file, where[count]};
+        count++;
+    }
+    return count;
+}
+
+static bool open_model(nibble_tokenizer *t, const struct store *store, int limit, struct error *e) {
+    char where[512], beside_where[BESIDE][512];
+    struct extra_source sources[BESIDE];
+    struct tokens_beside beside = {sources, list_beside(store, beside_where, sources), limit};
+    store_where(store, "tokenizer.model", where, sizeof where);
+    return tokens_open(&t->tokens, store_file(store, "tokenizer.model"), where, &beside, e);
+}
+
+/* tokenizer.json goes first: it holds the added tokens and the template as well. What it asks for
+ * and is not done a tokenizer.model may do. */
+static bool open_file(nibble_tokenizer *t, const struct store *store, int limit, struct error *e) {
     struct span json = store_file(store, "tokenizer.json");
-    struct span model = store_file(store, "tokenizer.model");
+    bool model = store_file(store, "tokenizer.model").data != NULL;
     char where[512];
-    if (!json.data && !model.data) return true;
-    store_where(store, json.data ? "tokenizer.json" : "tokenizer.model", where, sizeof where);
-    t->why = !model.data  ? "tokenizer.json"
-             : !json.data ? "tokenizer.model"
-                          : "tokenizer.json, which has added tokens and template as well as what "
-                            "tokenizer.model has";
-    return json.data ? tokens_open_json(&t->tokens, json, where, e)
-                     : tokens_open(&t->tokens, model, where, e);
+    t->file = json.data ? "tokenizer.json" : "tokenizer.model";
+    if (!json.data) return !model || open_model(t, store, limit, e);
+    store_where(store, "tokenizer.json", where, sizeof where);
+    if (tokens_open_json(&t->tokens, json, where, e)) {
+        if (model) t->why = "it has added tokens and template as well as what tokenizer.model has";
+        return true;
+    }
+    if (!model || e->status != STATUS_MODEL) return false;
+    t->file = "tokenizer.model";
+    t->why = "tokenizer.json asks for what nibble does not do";
+    return open_model(t, store, limit, e);
 }
 
 static void choose_before(nibble_tokenizer *t, int bos, int adds) {
-    size_t count;
-    const int *before = tokens_before(t->tokens, &count);
+    int before[TOKENS_MAX_BEFORE];
+    size_t count = tokens_before(t->tokens, before);
     if (tokens_bos(t->tokens) >= 0) t->bos = tokens_bos(t->tokens);
     if (bos >= 0 && bos < tokens_count(t->tokens)) t->bos = bos;
     if (adds < 0) adds = count > 0 || !tokens_has_template(t->tokens);
@@ -74,11 +108,11 @@ static void choose_before(nibble_tokenizer *t, int bos, int adds) {
     t->before_count = count;
 }
 
-bool handles_open_tokenizer(nibble_tokenizer *t, const struct store *store, int bos,
+bool handles_open_tokenizer(nibble_tokenizer *t, const struct store *store, int bos, size_t rows,
                             struct error *e) {
     *t = (nibble_tokenizer){.bos = -1, .eos = -1};
     int adds = -1;
-    if (!open_file(t, store, e)) return false;
+    if (!open_file(t, store, (int)rows, e)) return false;
     if (!t->tokens) return true;
     t->eos = tokens_eos(t->tokens);
     if (!read_ends(store, t, &adds, e)) {

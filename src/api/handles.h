@@ -11,7 +11,8 @@
 
 struct nibble_tokenizer {
     struct tokens *tokens;
-    const char *why; /* this file of those that there are; statically allocated */
+    const char *file; /* that it is, "tokenizer.json" */
+    const char *why;  /* this one of two, or NULL; both statically allocated */
     bool adds_bos;
     int bos, eos;                  /* -1 if there is none */
     int before[TOKENS_MAX_BEFORE]; /* a text: BOS, or a few special tokens that do its work */
@@ -38,8 +39,8 @@ bool handles_report(bool ok, const struct error *from, nibble_error *to);
 int handles_threads(int asked); /* the machine's default for 0 */
 
 /* Opens the tokenizer of a store into *t; leaves t->tokens NULL if there is none. bos: the
- * config's, or -1. */
-bool handles_open_tokenizer(nibble_tokenizer *t, const struct store *store, int bos,
+ * config's, or -1; rows: of the embedding, 0 if they are not known. */
+bool handles_open_tokenizer(nibble_tokenizer *t, const struct store *store, int bos, size_t rows,
                             struct error *e);
 
 /* Opens the model's own chat template, once its tokenizer is open. */

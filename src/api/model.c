@@ -20,7 +20,8 @@ static bool match_vocabulary(nibble_model *m, struct error *e) {
 
 static bool open_all(nibble_model *m, const char *path, struct error *e) {
     return model_open(&m->model, path, e) &&
-           handles_open_tokenizer(&m->tokenizer, &m->model.store, m->model.bos, e) &&
+           handles_open_tokenizer(&m->tokenizer, &m->model.store, m->model.bos, m->model.spec.vocab,
+                                  e) &&
            match_vocabulary(m, e) && handles_open_chat(m, e);
 }
 
@@ -151,7 +152,7 @@ const nibble_tokenizer *nibble_model_tokenizer(const nibble_model *m) {
 static bool open_tokenizer(nibble_tokenizer *t, const char *path, struct error *e) {
     struct store store;
     if (!store_open(&store, path, e)) return false;
-    bool ok = handles_open_tokenizer(t, &store, -1, e);
+    bool ok = handles_open_tokenizer(t, &store, -1, 0, e);
     if (ok && !t->tokens)
         ok = fail(e, STATUS_MODEL, "%s has no tokenizer.model and no tokenizer.json", path);
     store_close(&store);
@@ -180,6 +181,10 @@ bool nibble_tokenizer_adds_bos(const nibble_tokenizer *t) {
 
 size_t nibble_tokenizer_pieces(const nibble_tokenizer *t) {
     return (size_t)tokens_count(t->tokens);
+}
+
+void nibble_tokenizer_describe(const nibble_tokenizer *t, nibble_tokenizer_info *info) {
+    *info = (nibble_tokenizer_info){tokens_kind(t->tokens), t->file, t->why, t->bos, t->eos};
 }
 
 static bool begins_with(const struct token_list *list, const int *ids, size_t count) {

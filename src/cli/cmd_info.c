@@ -256,6 +256,18 @@ static void add_memory(cJSON *o, const nibble_model_info *info, const struct pla
     cJSON_AddNumberToObject(o, "context", p->fits ? (double)p->context.context : 0);
 }
 
+static void add_tokenizer(cJSON *o, const struct session *s) {
+    nibble_tokenizer_info t;
+    nibble_tokenizer_describe(s->tokenizer, &t);
+    cJSON_AddStringToObject(o, "file", t.file);
+    cJSON_AddStringToObject(o, "kind", t.kind);
+    if (t.why) cJSON_AddStringToObject(o, "why", t.why);
+    cJSON_AddNumberToObject(o, "pieces", (double)nibble_tokenizer_pieces(s->tokenizer));
+    if (t.bos >= 0) cJSON_AddNumberToObject(o, "bos", t.bos);
+    if (t.eos >= 0) cJSON_AddNumberToObject(o, "eos", t.eos);
+    cJSON_AddBoolToObject(o, "chat_template", nibble_model_template(s->model) != NULL);
+}
+
 static void print_json(const char *path, const struct session *s, const nibble_model_info *info,
                        const struct plan *p) {
     cJSON *o = cJSON_CreateObject(), *layers;
@@ -263,6 +275,7 @@ static void print_json(const char *path, const struct session *s, const nibble_m
     cJSON_AddStringToObject(o, "family", info->family);
     cJSON_AddNumberToObject(o, "parameters", (double)info->parameters);
     cJSON_AddBoolToObject(o, "tokenizer", s->tokenizer != NULL);
+    if (s->tokenizer) add_tokenizer(cJSON_AddObjectToObject(o, "text"), s);
     nibble_model_numbers(s->model, add_number, cJSON_AddObjectToObject(o, "numbers"));
     layers = cJSON_AddArrayToObject(o, "layers");
     for (size_t i = 0; i < info->layers; i++) {
@@ -280,12 +293,31 @@ static void print_json(const char *path, const struct session *s, const nibble_m
 
 /* --- the command ---------------------------------------------------------------------------- */
 
+static void print_token(const char *name, int id) {
+    if (id >= 0) output_print(", %s %d", name, id);
+}
+
+static void print_tokenizer(const struct session *s) {
+    nibble_tokenizer_info t;
+    if (!s->tokenizer) return;
+    nibble_tokenizer_describe(s->tokenizer, &t);
+    output_print("tokenizer: %s", t.file);
+    if (strcmp(t.kind, t.file) != 0) output_print(" of %s", t.kind);
+    output_print(", %zu pieces", nibble_tokenizer_pieces(s->tokenizer));
+    print_token("BOS", t.bos);
+    print_token("EOS", t.eos);
+    output_print("%s%s\n", t.why ? "; it is used since " : "", t.why ? t.why : "");
+    output_print("chat template: %s\n",
+                 nibble_model_template(s->model) ? "the model's own" : "none");
+}
+
 static void print_text(const char *path, const struct session *s, const nibble_model_info *info,
                        const struct plan *p, bool all) {
     output_print("%s: %s, %.2f M parameters, %s\n", path, info->family,
                  (double)info->parameters / 1e6,
                  s->tokenizer ? "with a tokenizer" : "without a tokenizer");
     output_print("%s\n", info->title);
+    print_tokenizer(s);
     print_numbers(s->model, all);
     print_layers(s->model, info);
     print_memory(info, p);

@@ -340,8 +340,8 @@ static bool prepare_encoder(struct quantizer *q, struct error *e) {
 
 static bool prepare(struct quantizer *q, const char *path, struct error *e) {
     static const char *const files[] = {"tokenizer.model",        "tokenizer.json",
-                                        "generation_config.json", "tokenizer_config.json",
-                                        "chat_segments.json"};
+                                        "generation_config.json", "added_tokens.json",
+                                        "tokenizer_config.json",  "chat_segments.json"};
     enum { FILES = sizeof files / sizeof *files };
     const struct model *m = q->model;
     weights_each(&m->weights, &m->spec, &m->store, measure, q);

@@ -1,21 +1,30 @@
 /* A tokenizer: text to token ids and back.
  *
- * SentencePiece models (BPE and unigram, byte fallback) through spm.h; tokenizer.json of Hugging
- * Face's tokenizers and tiktoken files through pipeline.h. Immutable once open and usable from
- * several threads. Text is bytes with a length: it may hold NUL and invalid UTF-8, whose bytes
- * become U+FFFD when encoded. */
+ * SentencePiece models (BPE and unigram, byte fallback), with tokens added to them, through
+ * pieces.h; tokenizer.json of Hugging Face's tokenizers and tiktoken files through pipeline.h.
+ * Immutable once open and usable from several threads. Text is bytes with a length: it may hold NUL
+ * and invalid UTF-8, whose bytes become U+FFFD when encoded. */
 #ifndef NIBBLE_TEXT_TOKENS_H
 #define NIBBLE_TEXT_TOKENS_H
 
 #include "base/error.h"
 #include "base/span.h"
-#include "text/guard.h"
+#include "text/extra.h"
 
 struct tokens;
 
+/* Files with tokens added to a SentencePiece model, the one that counts first. limit: ids of it and
+ * more are left out (the model has no rows for them); 0: none. */
+struct tokens_beside {
+    const struct extra_source *sources;
+    size_t count;
+    int limit;
+};
+
 /* model: the bytes of a tokenizer.model, of SentencePiece or tiktoken, not kept. where names the
- * file in messages. */
-bool tokens_open(struct tokens **t, struct span model, const char *where, struct error *e);
+ * file in messages. beside may be NULL; tiktoken's has all its tokens by itself. */
+bool tokens_open(struct tokens **t, struct span model, const char *where,
+                 const struct tokens_beside *beside, struct error *e);
 /* file: the bytes of a tokenizer.json. */
 bool tokens_open_json(struct tokens **t, struct span file, const char *where, struct error *e);
 void tokens_close(struct tokens *t); /* NULL is fine */
@@ -37,8 +46,9 @@ enum { TOKENS_MAX_BEFORE = 8 };
 bool tokens_has_template(const struct tokens *t);
 
 /* The special tokens that the tokenizer itself puts before a text: BOS, if SentencePiece has one;
- * those of a tokenizer.json's template. *count is 0 to TOKENS_MAX_BEFORE. */
-const int *tokens_before(const struct tokens *t, size_t *count);
+ * those of a tokenizer.json's template. Gives how many, 0 to TOKENS_MAX_BEFORE, which before has
+ * room for. */
+size_t tokens_before(const struct tokens *t, int *before);
 
 /* The id of a special or added token, or of a piece as the file writes it; -1 if there is none. */
 int tokens_find(const struct tokens *t, const char *text, size_t size);
@@ -55,8 +65,8 @@ struct token_list {
 /* Adds the ids of text to *list (grown with realloc; free(list->ids) is the caller's); on failure
  * *list is as before. Special tokens (control tokens and the unknown token) written in the text
  * stay text unless special is true, which turns each, the longest first, into its id; the text
- * between two of them is then a text of its own to SentencePiece. Added tokens of a tokenizer.json
- * that are not special become their ids either way, as in the reference. No BOS is added. */
+ * between two of them is then a text of its own to SentencePiece. Added tokens that are not special
+ * become their ids either way, as in the reference. No BOS is added. */
 bool tokens_encode(const struct tokens *t, const char *text, size_t size, bool special,
                    struct token_list *list, struct error *e);
 

@@ -1,5 +1,6 @@
 #!/usr/bin/python3
 """nibble info, and where models may lie."""
+import json
 import os
 import shutil
 import sys
@@ -7,7 +8,7 @@ import sys
 import numpy as np
 
 from harness import FAIRYTALE, main
-from models import HF, META, Tiny, save_npz
+from models import HF, META, PIECES, Tiny, save_npz
 
 
 def field(text, name):
@@ -126,6 +127,22 @@ def test_json(tmp, nibble):
         model.name(key)[:-len(".weight")]: list(w.shape) for key, w in model.weights.items()}
     assert {(t["format"], len(t["shape"])) for t in got["tensors"]} == {("f16", 2), ("f32", 1)}
     nibble.refuses("info", "--json", says="nibble info MODEL --json", code=2)
+
+
+def test_tokenizers(tmp, nibble):
+    folder = Tiny(vocab=PIECES).save_folder(tmp / "m")
+    line = f"tokenizer: tokenizer.model of SentencePiece, {PIECES} pieces, BOS 1, EOS 2\n"
+    assert line in nibble("info", folder).decode()
+    got = nibble.json("info", folder)["text"]
+    assert got == {"file": "tokenizer.model", "kind": "SentencePiece", "pieces": PIECES, "bos": 1,
+                   "eos": 2, "chat_template": False}
+    bpe = {"model": {"type": "BPE", "vocab": {"a": 0}, "merges": []}}
+    (folder / "tokenizer.json").write_text(json.dumps(bpe))
+    assert "tokenizer: tokenizer.json, 1 pieces; it is used since it has added tokens" in nibble(
+        "info", folder).decode()
+    (folder / "tokenizer.json").write_text(json.dumps({**bpe, "normalizer": {"type": "Nmt"}}))
+    got = nibble.json("info", folder)["text"]
+    assert got["file"] == "tokenizer.model" and "tokenizer.json asks for" in got["why"]
 
 
 def test_folders_and_shards(tmp, nibble):

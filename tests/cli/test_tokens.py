@@ -239,6 +239,71 @@ def test_both_files(tmp, nibble):
     assert ids_of(nibble, folder, "hello") == [262, 259]
 
 
+def test_a_tokenizer_json_that_is_not_done(tmp, nibble):
+    """A tokenizer.model beside it is used, with the tokens added in the other."""
+    folder = json_folder(tmp, normalizer={"type": "Precompiled"},
+                         added_tokens=[{"id": PIECES, "content": "<call>", "special": False}])
+    nibble.refuses("tokenize", folder, "-p", "x", says=["json/tokenizer.json", "Precompiled"])
+    shutil.copy(TOKENIZER, folder / "tokenizer.model")
+    plain = ids_of(nibble, folder_with(tmp), "the fox")
+    assert ids_of(nibble, folder, "the fox") == plain
+    assert ids_of(nibble, folder, "<call>the fox", "--no-bos") == [PIECES, *plain[1:]]
+    (folder / "tokenizer.json").write_text("{}")
+    nibble.refuses("tokenize", folder, "-p", "x", says="json/tokenizer.json")
+
+
+def added_folder(tmp, name, ids=None, decoder=None):
+    folder = folder_with(tmp)
+    other = folder.with_name(name)
+    shutil.copytree(folder, other)
+    if ids is not None:
+        (other / "added_tokens.json").write_text(json.dumps(ids))
+    if decoder is not None:
+        config = {"added_tokens_decoder": decoder}
+        (other / "tokenizer_config.json").write_text(json.dumps(config))
+    return other
+
+
+def test_tokens_added_to_a_tokenizer_model(tmp, nibble):
+    fox = ids_of(nibble, folder_with(tmp), "the fox", "--no-bos")
+    ids = added_folder(tmp, "ids", {"<|turn|>": PIECES + 2, "<|end|>": PIECES})
+    assert ids_of(nibble, ids, "<|turn|>the fox<|end|>", "--no-bos") == [402, *fox, 400]
+    assert nibble("detokenize", ids, 402, *fox, 400, 401) == b"<|turn|> the fox<|end|>"
+    nibble.refuses("detokenize", ids, 403, says="403 pieces", code=2)
+    token = {"content": "<|turn|>", "special": True, "lstrip": False, "rstrip": False,
+             "single_word": False, "normalized": False}
+    decoder = {"0": {**token, "content": "<unk>"}, "1": {**token, "content": "<s>"},
+               "2": {**token, "content": "</s>"}, "400": {**token, "rstrip": True},
+               "401": {**token, "content": "<call>", "special": False, "lstrip": True}}
+    both = added_folder(tmp, "both", {"<call>": 401, "<|turn|>": 7, "<x>": 402}, decoder)
+    assert ids_of(nibble, both, "<|turn|>  the fox <call>", "--special", "--no-bos") == [
+        400, *fox, 401]
+    assert ids_of(nibble, both, "</s><call><x>", "--special", "--no-bos") == [2, 401, 402]
+    assert 400 not in ids_of(nibble, both, "<|turn|>") and 2 not in ids_of(nibble, both, "</s>")
+    assert nibble("detokenize", both, 400, 401, 1) == b"<|turn|><call><s>"
+    again = added_folder(tmp, "again", {"</s>": 400})
+    nibble.refuses("tokenize", again, "-p", "x", says=["</s>", "another id"])
+    for number, wrong in enumerate(({"<x>": -1}, {"<x>": "7"}, {"<x>": 1e9}, {"<x>": 0.5})):
+        bad = added_folder(tmp, f"bad{number}", wrong)
+        nibble.refuses("tokenize", bad, "-p", "x", says=["added_tokens.json", "whole number"])
+
+
+def test_added_tokens_are_carried_over(tmp, nibble):
+    folder = Tiny(vocab=PIECES + 1).save_folder(tmp / "model")
+    (folder / "added_tokens.json").write_text(json.dumps({"<a>": PIECES}))
+    nibble("quantize", folder, tmp / "q.npz", "--quiet")
+    assert ids_of(nibble, tmp / "q.npz", "<a>", "--no-bos") == [PIECES]
+
+
+def test_added_tokens_that_the_model_has_no_rows_for(tmp, nibble):
+    folder = Tiny(vocab=PIECES + 1).save_folder(tmp / "model")
+    (folder / "added_tokens.json").write_text(json.dumps({"<a>": PIECES, "<pad>": PIECES + 1}))
+    got = nibble.json("generate", folder, "-p", "<a>", "-n", "1", "--no-bos")
+    assert got["prompt_tokens"] == 1
+    assert nibble.json("generate", folder, "-p", "<pad>", "-n", "1", "--no-bos")[
+        "prompt_tokens"] > 1
+
+
 def test_a_model_with_a_tokenizer_json(tmp, nibble):
     folder = Tiny(vocab=264).save_folder(tmp / "model", tokenizer=None)
     shutil.copy(json_folder(tmp) / "tokenizer.json", folder / "tokenizer.json")

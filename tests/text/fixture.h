@@ -40,7 +40,7 @@ static inline struct tokens *open_model(int model) {
     struct span bytes = read_model(model);
     struct tokens *t = NULL;
     struct error e = {0};
-    CHECK_MSG(tokens_open(&t, bytes, models[model], &e), "%s", e.message);
+    CHECK_MSG(tokens_open(&t, bytes, models[model], NULL, &e), "%s", e.message);
     free((void *)bytes.data);
     if (!t) exit(1);
     return t;

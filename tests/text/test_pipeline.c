@@ -265,8 +265,8 @@ static void test_added_normalized(void) {
 static void test_template(void) {
     struct file f = {.vocab = "{`a`:0,`b`:1,`c`:2}", .post_processor = TEMPLATE};
     struct tokens *t = open_file(&f);
-    size_t count;
-    const int *before = tokens_before(t, &count);
+    int before[TOKENS_MAX_BEFORE];
+    size_t count = tokens_before(t, before);
     CHECK(count == 2 && before[0] == 1 && before[1] == 2);
     CHECK(tokens_bos(t) == 1 && tokens_eos(t) == 2 && tokens_has_template(t));
     CHECK_IDS(t, "a", "0"); /* none is added */

@@ -319,7 +319,7 @@ static void test_tiktoken(void) {
     char *text = write_ranks(pieces, 8);
     struct tokens *t = NULL;
     struct error e = {0};
-    CHECK_MSG(tokens_open(&t, span_of(text), "ranks", &e), "%s", e.message);
+    CHECK_MSG(tokens_open(&t, span_of(text), "ranks", NULL, &e), "%s", e.message);
     free(text);
     if (!t) exit(1);
     CHECK(strcmp(tokens_kind(t), "tiktoken") == 0 && tokens_count(t) == 264 + 256);
@@ -358,7 +358,7 @@ static void test_wrong_tiktoken(void) {
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct tokens *t = NULL;
         struct error e = {0};
-        CHECK(!tokens_open(&t, span_of(cases[i].text), "ranks", &e) && !t);
+        CHECK(!tokens_open(&t, span_of(cases[i].text), "ranks", NULL, &e) && !t);
         CHECK_MSG(e.status == STATUS_FORMAT && strstr(e.message, cases[i].says), "%zu: %s", i,
                   e.message);
         free(cases[i].text);

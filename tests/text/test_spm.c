@@ -60,7 +60,7 @@ static void begin_model(int type) {
 static bool try_bytes(struct span model, struct error *e) {
     struct tokens *t;
     memset(e, 0, sizeof *e);
-    if (!tokens_open(&t, model, "bad.model", e)) {
+    if (!tokens_open(&t, model, "bad.model", NULL, e)) {
         CHECK(!t && e->status == STATUS_FORMAT);
         CHECK_MSG(!strncmp(e->message, "bad.model ", 10) && strstr(e->message, ": "), "%s",
                   e->message);
@@ -198,7 +198,7 @@ static void test_longest(void) {
     struct error e;
     begin_model(2);
     add_piece("<control>", 9, 0, CONTROL);
-    CHECK(tokens_open(&t, (struct span){made.data, made.size}, "made", &e));
+    CHECK(tokens_open(&t, (struct span){made.data, made.size}, "made", NULL, &e));
     CHECK(tokens_longest(t) == 9);
     tokens_close(t);
 }
@@ -210,7 +210,7 @@ static void test_unknown_surface(void) {
     put_bytes(&made, 2, part.data, part.size);
     struct tokens *t;
     struct error e;
-    CHECK(tokens_open(&t, (struct span){made.data, made.size}, "made", &e));
+    CHECK(tokens_open(&t, (struct span){made.data, made.size}, "made", NULL, &e));
     int ids[] = {3, 0, 3};
     check_text(t, ids, 3, false, "a? a", 4);
     tokens_close(t);
@@ -260,7 +260,8 @@ static void test_rules(void) {
     add_rules("x\0a", 4);
     struct tokens *t;
     struct error e;
-    CHECK_MSG(tokens_open(&t, (struct span){made.data, made.size}, "made", &e), "%s", e.message);
+    CHECK_MSG(tokens_open(&t, (struct span){made.data, made.size}, "made", NULL, &e), "%s",
+              e.message);
     struct token_list list = encode(t, "b", 1, false);
     CHECK(list.count == 1 && list.ids[0] == 3); /* b became a */
     free(list.ids);
