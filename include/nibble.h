@@ -236,6 +236,7 @@ NIBBLE_API void nibble_context_close(nibble_context *c);
 typedef struct nibble_context_info {
     size_t context, batch;
     size_t used;      /* tokens in the cache */
+    const int *ids;   /* [used] which those are; gone with the next call that changes them */
     size_t own_bytes; /* cache and scratch */
     size_t scratch_bytes;
     size_t kv_bytes; /* of the cache, one token's */
@@ -288,6 +289,9 @@ typedef struct nibble_generation {
     bool ignore_end;          /* end tokens do not stop the run */
     const char *const *stops; /* strings that end the text; they are not part of it */
     size_t stop_count;
+    bool slide;  /* when the context is full: drop the oldest half of what follows the kept tokens,
+                  * read the rest again from its new place, and go on */
+    size_t keep; /* so many of the context's first tokens, at most those up to the prompt's end */
 
     void *arg;
     /* Text as it settles: whole characters (but for the very last bytes), no part of a stop string.
@@ -302,13 +306,14 @@ typedef enum nibble_finish {
     NIBBLE_FINISH_STOP,        /* an end token */
     NIBBLE_FINISH_LENGTH,      /* max_tokens */
     NIBBLE_FINISH_STRING,      /* a stop string */
-    NIBBLE_FINISH_CONTEXT,     /* the context is full */
+    NIBBLE_FINISH_CONTEXT,     /* the context is full, and nothing may slide out of it */
     NIBBLE_FINISH_INTERRUPTED, /* go_on said no */
 } nibble_finish;
 
 typedef struct nibble_generated {
     nibble_finish finish;
     size_t prompt_tokens, tokens;
+    size_t slides, dropped; /* how often a full context slid, and the tokens that it lost */
     uint64_t prompt_ns; /* reading the prompt */
     uint64_t first_ns;  /* from the start to the first token */
     uint64_t tokens_ns; /* from the first token to the last */

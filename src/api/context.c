@@ -47,6 +47,7 @@ void nibble_context_describe(const nibble_context *c, nibble_context_info *info)
         .context = c->run.context,
         .batch = c->run.batch,
         .used = c->run.pos,
+        .ids = c->run.ids,
         .own_bytes = run_bytes(&c->run),
         .scratch_bytes = c->run.scratch_bytes,
         .kv_bytes = kv_position_bytes(&c->model->model.spec, c->kv_type),
@@ -113,18 +114,22 @@ static bool run_generation(nibble_context *c, const nibble_generation *g, struct
                                        .end_count = end_count,
                                        .ignore_ends = g->ignore_end,
                                        .stops = g->stops,
-                                       .stop_count = g->stop_count};
+                                       .stop_count = g->stop_count,
+                                       .slide = g->slide,
+                                       .keep = g->keep};
     struct generate_events events = {g->arg, g->on_text, g->on_token, g->go_on};
     struct generated done;
     bool ok = generate(&c->run, c->model->tokenizer.tokens, sampler, prompt, n, &options, &events,
                        &done, e);
     free(ends);
-    *out = (nibble_generated){(nibble_finish)done.finish,
-                              done.prompt_tokens,
-                              done.tokens,
-                              done.prompt_ns,
-                              done.first_ns,
-                              done.tokens_ns};
+    *out = (nibble_generated){.finish = (nibble_finish)done.finish,
+                              .prompt_tokens = done.prompt_tokens,
+                              .tokens = done.tokens,
+                              .slides = done.slides,
+                              .dropped = done.dropped,
+                              .prompt_ns = done.prompt_ns,
+                              .first_ns = done.first_ns,
+                              .tokens_ns = done.tokens_ns};
     return ok;
 }
 

@@ -46,6 +46,8 @@ struct args {
     long long n_predict;
     struct args_list stops;
     bool ignore_eos, echo;
+    const char *overflow;
+    long long keep;
 
     /* output */
     bool stats, quiet, json;

@@ -1,11 +1,10 @@
 #include <cjson/cJSON.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 #include <unistd.h>
 
+#include "cli/generation.h"
 #include "cli/message.h"
 #include "cli/options.h"
 #include "cli/output.h"
@@ -17,13 +16,12 @@ struct job {
     struct input_text prompt; /* bytes is NULL if it is only known as ids */
     nibble_ids ids;           /* the prompt */
     bool begun;
-    uint32_t seed;
     int *tokens; /* generated, for --json */
     size_t token_count, token_cap;
     char *text; /* generated, for --json */
     size_t text_size, text_cap;
     bool out_of_memory;
-    nibble_bias bias[ARGS_MAX_REPEATS];
+    struct generation generation;
 };
 
 /* --- what is heard while it runs -------------------------------------------------------------- */
@@ -90,28 +88,6 @@ static bool go_on(void *arg, size_t prompt_done) {
 
 /* --- before ----------------------------------------------------------------------------------- */
 
-static int read_bias(struct job *j) {
-    for (int i = 0; i < j->args->logit_bias.count; i++) {
-        const char *text = j->args->logit_bias.items[i], *equals = strchr(text, '=');
-        char id_text[16];
-        double id, value;
-        size_t length = equals ? (size_t)(equals - text) : sizeof id_text;
-        bool ok = length < sizeof id_text;
-        if (ok) {
-            memcpy(id_text, text, length);
-            id_text[length] = 0;
-            ok = options_number(id_text, 0, 1 << 30, true, &id) &&
-                 options_number(equals + 1, -INFINITY, 1e30, false, &value);
-        }
-        if (!ok) {
-            message("--logit-bias: '%s' is not ID=VALUE", text);
-            return EXIT_USAGE;
-        }
-        j->bias[i] = (nibble_bias){(int)id, (float)value};
-    }
-    return EXIT_DONE;
-}
-
 static int read_ids(struct job *j) {
     nibble_error e;
     int code = input_ids(j->args->ids, &j->ids);
@@ -137,48 +113,6 @@ static int read_prompt(struct job *j) {
     return code != EXIT_DONE ? code : input_tokenize(a, j->session.tokenizer, &j->prompt, &j->ids);
 }
 
-static int check_args(const struct args *a) {
-    for (int i = 0; i < a->stops.count; i++) {
-        if (*a->stops.items[i]) continue;
-        message("--stop: the text is empty");
-        return EXIT_USAGE;
-    }
-    return EXIT_DONE;
-}
-
-static uint32_t choose_seed(const struct args *a) {
-    uint32_t seed = (uint32_t)nibble_clock();
-    if (a->seed >= 0) return (uint32_t)a->seed;
-    if (getrandom(&seed, sizeof seed, 0) != sizeof seed) seed ^= (uint32_t)getpid();
-    return seed;
-}
-
-static nibble_generation generation_of(struct job *j) {
-    const struct args *a = j->args;
-    return (nibble_generation){
-        .sampling = {.seed = j->seed,
-                     .temp = (float)a->temp,
-                     .top_k = (int)a->top_k,
-                     .top_p = (float)a->top_p,
-                     .min_p = (float)a->min_p,
-                     .typical = (float)a->typical,
-                     .repeat_penalty = (float)a->repeat_penalty,
-                     .presence_penalty = (float)a->presence_penalty,
-                     .frequency_penalty = (float)a->frequency_penalty,
-                     .repeat_last_n = (int)a->repeat_last_n,
-                     .bias = j->bias,
-                     .bias_count = (size_t)a->logit_bias.count},
-        .max_tokens = a->n_predict < 0 ? SIZE_MAX : (size_t)a->n_predict,
-        .ignore_end = a->ignore_eos,
-        .stops = a->stops.items,
-        .stop_count = (size_t)a->stops.count,
-        .arg = j,
-        .on_text = on_text,
-        .on_token = on_token,
-        .go_on = go_on,
-    };
-}
-
 /* --- after ------------------------------------------------------------------------------------ */
 
 static cJSON *text_json(struct job *j) {
@@ -201,11 +135,18 @@ static void print_json(struct job *j, const nibble_generated *g) {
     cJSON_AddItemToObject(o, "ids", cJSON_CreateIntArray(j->tokens, (int)j->token_count));
     cJSON_AddStringToObject(o, "finish_reason", stats_finish(g->finish));
     cJSON_AddNumberToObject(o, "prompt_tokens", (double)g->prompt_tokens);
-    cJSON_AddNumberToObject(o, "seed", j->seed);
+    cJSON_AddNumberToObject(o, "dropped_tokens", (double)g->dropped);
+    cJSON_AddNumberToObject(o, "seed", j->generation.seed);
     cJSON_AddItemToObject(o, "model", output_json_text(model, strlen(model)));
     cJSON_AddItemToObject(o, "timings", stats_timings(&j->session, g));
     cJSON_AddItemToObject(o, "versions", stats_versions(&j->session));
     output_json(o);
+}
+
+static void tell_overflow(const struct job *j, const nibble_generated *g) {
+    nibble_context_info info;
+    nibble_context_describe(j->session.context, &info);
+    generation_tell_overflow(&j->generation, g, info.context);
 }
 
 static void finish_output(struct job *j, const nibble_generated *g) {
@@ -217,15 +158,22 @@ static void finish_output(struct job *j, const nibble_generated *g) {
         output_write("\n", 1);
     else if (terminal)
         fputc('\n', stderr);
+    if (!j->args->json) tell_overflow(j, g);
     if (!j->args->quiet && (j->args->stats || isatty(STDERR_FILENO)))
-        stats_print(&j->session, g, j->seed);
+        stats_print(&j->session, g, j->generation.seed);
 }
 
 static int generate(struct job *j) {
     nibble_error e;
     nibble_generated done;
-    j->seed = choose_seed(j->args);
-    nibble_generation g = generation_of(j);
+    nibble_model_info info;
+    nibble_model_describe(j->session.model, &info);
+    nibble_generation g = generation_options(j->args, &j->generation);
+    g.keep = generation_keep(&j->generation, &j->ids, info.bos);
+    g.arg = j;
+    g.on_text = on_text;
+    g.on_token = on_token;
+    g.go_on = go_on;
     if (!nibble_generate(j->session.context, &g, j->ids.ids, j->ids.count, &done, &e))
         return message_error(&e);
     if (j->out_of_memory) {
@@ -239,8 +187,7 @@ static int generate(struct job *j) {
 static int run(const struct args *a) {
     struct job j = {.args = a};
     message_catch_signals();
-    int code = check_args(a);
-    if (code == EXIT_DONE) code = read_bias(&j);
+    int code = generation_read(a, &j.generation);
     if (code == EXIT_DONE) code = session_open_model(&j.session, a->words[0]);
     if (code == EXIT_DONE) code = read_prompt(&j);
     if (code == EXIT_DONE) session_confine(a, (const char *[]){NULL});
@@ -256,6 +203,7 @@ static int run(const struct args *a) {
 
 static const struct option *const groups[] = {options_prompt,
                                               options_generation,
+                                              options_overflow,
                                               options_sampling,
                                               options_run,
                                               options_threads,

@@ -77,6 +77,13 @@ const struct option options_generation[] = {
     {"--echo", OPTION_FLAG, AT(echo), .help = "print the prompt too"},
     END};
 
+const struct option options_overflow[] = {
+    {"--overflow", OPTION_TEXT, AT(overflow), .value = "WHAT",
+     .help = "a full context: stop (default), or slide, dropping old tokens"},
+    {"--keep", OPTION_WHOLE, AT(keep), -1, 1 << 26, 0, "N",
+     "tokens of the prompt after BOS that never slide away; -1: all"},
+    END};
+
 const struct option options_output[] = {
     {"--json", OPTION_FLAG, AT(json), .help = "print one JSON object"},
     {"--stats", OPTION_FLAG, AT(stats), .help = "statistics on stderr (default on a terminal)"},

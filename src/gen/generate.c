@@ -14,6 +14,9 @@ struct generation {
     float *logits; /* [vocab] */
     char *piece;   /* [longest] */
     size_t longest;
+    size_t prompt_left; /* tokens of the prompt not read yet */
+    size_t keep;        /* first positions that never slide away */
+    bool ended;
     uint64_t start;
     struct arena arena;
 };
@@ -41,21 +44,33 @@ static bool is_end(const struct generation *g, int id) {
     return g->tokens && id == tokens_eos(g->tokens);
 }
 
-static bool go_on(const struct generation *g, size_t prompt_done) {
-    return !g->events->go_on || g->events->go_on(g->events->arg, prompt_done);
+static void end(struct generation *g, enum finish finish) {
+    g->out->finish = finish;
+    g->ended = true;
 }
 
-/* A batch at a time, so that a long prompt can be interrupted. */
-static bool read_prompt(struct generation *g, const int *prompt, size_t n, bool *interrupted,
-                        struct error *e) {
+/* Asks whether to go on, and ends the generation if not. */
+static bool go_on(struct generation *g) {
+    size_t done = g->out->prompt_tokens - g->prompt_left;
+    if (g->events->go_on && !g->events->go_on(g->events->arg, done)) end(g, FINISH_INTERRUPTED);
+    return !g->ended;
+}
+
+/* A batch at a time, so that a long text can be interrupted. */
+static bool read_ids(struct generation *g, const int *ids, size_t n, struct error *e) {
     run_expect(g->run, g->run->pos + n);
-    for (size_t done = 0; done < n;) {
-        *interrupted = !go_on(g, done);
-        if (*interrupted) return true;
+    for (size_t done = 0; done < n && go_on(g);) {
         size_t count = n - done < g->run->batch ? n - done : g->run->batch;
-        if (!run_append(g->run, prompt + done, count, g->logits, false, e)) return false;
+        if (!run_append(g->run, ids + done, count, g->logits, false, e)) return false;
         done += count;
+        g->prompt_left -= count < g->prompt_left ? count : g->prompt_left;
     }
+    return true;
+}
+
+static bool read_prompt(struct generation *g, const int *prompt, size_t n, struct error *e) {
+    if (!read_ids(g, prompt, n, e)) return false;
+    if (g->ended) return true;
     for (size_t i = 0; i < n; i++) {
         sampler_accept(g->sampler, prompt[i]);
         if (g->tokens) tokens_text(&g->detokenizer, prompt[i], false, g->piece, g->longest);
@@ -64,44 +79,45 @@ static bool read_prompt(struct generation *g, const int *prompt, size_t n, bool 
     return true;
 }
 
-/* Chooses a token and brings its text on the way; true if that ends the run. */
-static bool choose(struct generation *g, int *id, bool *ended, struct error *e) {
+/* Makes room in a full context, as the header says, or ends the generation. */
+static bool slide(struct generation *g, struct error *e) {
+    struct run *r = g->run;
+    size_t kept = g->keep < r->pos ? g->keep : r->pos, left = r->pos - kept;
+    size_t dropped = g->options->slide ? (left + 1) / 2 : 0;
+    if (!dropped) {
+        end(g, FINISH_CONTEXT);
+        return true;
+    }
+    g->out->slides++;
+    g->out->dropped += dropped;
+    run_rewind(r, kept);
+    return read_ids(g, r->ids + kept + dropped, left - dropped, e);
+}
+
+/* Chooses a token and brings its text on the way. */
+static bool choose(struct generation *g, int *id, struct error *e) {
     if (!sampler_pick(g->sampler, g->logits, id, e)) return false;
     uint64_t now = clock_ns() - g->start;
     if (g->out->tokens++ == 0) g->out->first_ns = now;
     g->out->tokens_ns = now - g->out->first_ns;
     sampler_accept(g->sampler, *id);
     if (g->events->on_token) g->events->on_token(g->events->arg, *id);
-    *ended = is_end(g, *id) && !g->options->ignore_ends;
-    if (*ended) g->out->finish = FINISH_STOP;
-    if (*ended || !g->tokens) return true;
+    if (is_end(g, *id) && !g->options->ignore_ends) end(g, FINISH_STOP);
+    if (g->ended || !g->tokens) return true;
     size_t size = tokens_text(&g->detokenizer, *id, false, g->piece, g->longest);
-    *ended = stream_add(&g->stream, g->piece, size);
-    if (*ended) g->out->finish = FINISH_STRING;
+    if (stream_add(&g->stream, g->piece, size)) end(g, FINISH_STRING);
     return true;
 }
 
-static bool loop(struct generation *g, struct error *e) {
-    for (;;) {
-        int id;
-        bool ended = false;
-        if (g->out->tokens == g->options->max_tokens) {
-            g->out->finish = FINISH_LENGTH;
-            return true;
-        }
-        if (!go_on(g, g->out->prompt_tokens)) {
-            g->out->finish = FINISH_INTERRUPTED;
-            return true;
-        }
-        if (!choose(g, &id, &ended, e)) return false;
-        if (ended) return true;
-        if (g->out->tokens == g->options->max_tokens) continue; /* nobody needs its logits */
-        if (g->run->pos == g->run->context) {
-            g->out->finish = FINISH_CONTEXT;
-            return true;
-        }
-        if (!run_append(g->run, &id, 1, g->logits, false, e)) return false;
-    }
+/* One token more: chosen, and read unless nobody needs its logits. */
+static bool step(struct generation *g, struct error *e) {
+    int id;
+    if (!go_on(g)) return true;
+    if (!choose(g, &id, e)) return false;
+    if (!g->ended && g->out->tokens == g->options->max_tokens) end(g, FINISH_LENGTH);
+    if (g->ended) return true;
+    if (g->run->pos == g->run->context && !slide(g, e)) return false;
+    return g->ended || run_append(g->run, &id, 1, g->logits, false, e);
 }
 
 bool generate(struct run *r, const struct tokens *tokens, struct sampler *sampler,
@@ -114,18 +130,17 @@ bool generate(struct run *r, const struct tokens *tokens, struct sampler *sample
                            .events = events,
                            .out = out,
                            .detokenizer = {.tokens = tokens},
+                           .prompt_left = n,
+                           .keep = o->keep < r->pos + n ? o->keep : r->pos + n,
                            .start = clock_ns()};
     *out = (struct generated){.prompt_tokens = n};
     struct arena count = {0};
-    bool interrupted = false;
     layout(&g, &count);
     if (!run_check(r, prompt, n, e) || !arena_open(&g.arena, count.used, e)) return false;
     layout(&g, &g.arena);
-    TRY(read_prompt(&g, prompt, n, &interrupted, e));
-    if (interrupted)
-        out->finish = FINISH_INTERRUPTED;
-    else
-        TRY(loop(&g, e));
+    TRY(read_prompt(&g, prompt, n, e));
+    if (!g.ended && !o->max_tokens) end(&g, FINISH_LENGTH);
+    while (!g.ended) TRY(step(&g, e));
     stream_flush(&g.stream);
     arena_close(&g.arena);
     return true;

@@ -1,5 +1,7 @@
 #include "model/run.h"
 
+#include <string.h>
+
 #include "base/denormals.h"
 #include "base/memory.h"
 #include "model/forward.h"
@@ -75,6 +77,7 @@ static size_t layout(struct run *r, struct arena *a, enum dtype kv_type) {
     size_t others = larger(attend_scratch(s->head_dim, s->value_dim), cache_scratch(s->head_dim));
     backend_layout(&r->backend, a, larger(products, others));
     size_t bytes = a->used;
+    r->ids = arena_take(a, r->context, sizeof *r->ids);
     kv_layout(&r->kv, a, s, kv_type, r->context);
     return bytes;
 }
@@ -179,10 +182,11 @@ bool run_append(struct run *r, const int *ids, size_t n, float *logits, bool all
     if (!run_check(r, ids, n, e)) return false;
     size_t vocab = r->model->spec.vocab;
     choose_rope(r, larger(r->pos + n, r->expected));
+    if (n) memmove(r->ids + r->pos, ids, n * sizeof *ids);
     unsigned long before = denormals_flush(); /* as the operations' threads do */
     for (size_t done = 0; done < n;) {
         size_t count = n - done < r->batch ? n - done : r->batch;
-        forward(r, ids + done, count, r->pos);
+        forward(r, r->ids + r->pos, count, r->pos);
         r->pos += count;
         done += count;
         if (logits && all)

@@ -32,6 +32,7 @@ struct run {
     struct kv kv;
     size_t context, batch;
     size_t pos;      /* tokens in the cache */
+    int *ids;        /* [context] which those are */
     size_t expected; /* that the text at hand will come to */
     struct rotation global, local;
     struct rope_growth growth;
@@ -65,7 +66,7 @@ void run_expect(struct run *r, size_t tokens);
 
 /* Appends n ids: forward passes of at most batch tokens, each after the other. logits, if not NULL,
  * is [n, vocab] when all, else [vocab] for the last one. What run_check refuses is refused before
- * anything changes. */
+ * anything changes. ids may lie in r->ids, behind pos. */
 bool run_append(struct run *r, const int *ids, size_t n, float *logits, bool all, struct error *e);
 
 /* Begins a pass of n tokens, at most a batch, at the front by hand: the embedding is in r->x, and

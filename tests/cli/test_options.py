@@ -12,6 +12,7 @@ NUMBERS = {  # options of generate: what is just inside, what is just outside
     "-c": (["0", "8", "512"], ["-1", "67108865"]),
     "-b": (["0", "1048576"], ["-1", "1048577"]),
     "-t": (["1", "3"], ["0", "-1", "257", "1.5"]),
+    "--keep": (["-1", "0", "40"], ["-2"]),
     "-s": (["-1", "0", "4294967295"], ["-2", "4294967296"]),
     "--temp": (["0", "0.8", "1e6", ".5"], ["-0.1", "1e7", "nan", "inf"]),
     "--top-k": (["0", "1000000000"], ["-1", "1000000001"]),
@@ -62,7 +63,7 @@ def test_missing_values(tmp, nibble):
 def test_numbers_are_in_range(tmp, nibble):
     for option, (inside, outside) in NUMBERS.items():
         for value in inside:
-            nibble(*ONCE, option, value)
+            assert nibble.run(*ONCE, option, value).code == 0, (option, value)
         for value in [*outside, "", "x", "1x", "1 ", " 1", "--json", "1e999", "0x"]:
             says = [option, "from"] if value.isprintable() else option
             nibble.refuses("generate", FAIRYTALE, option, value, says=says, code=2)

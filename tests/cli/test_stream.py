@@ -106,7 +106,9 @@ def test_stop_over_tokens(tmp, nibble):
 def test_held_text_is_flushed(tmp, nibble):
     model = spoken(tmp, b"abcdef")
     for options, want in (((), b"abcdef"), (("-n", "5"), b"abcde"), (("-c", "4"), b"abcd")):
-        assert speak(nibble, model, "--stop", "bcdefX", *options) == want, options
+        got = nibble.run("generate", model, "--temp", "0", "--ids", BYTE_0 + ord("<"), "--stop",
+                         "bcdefX", *options)
+        assert (got.code, got.out) == (0, want), (options, got)
         packets = writes(nibble, "generate", model, "--temp", "0", "--ids", BYTE_0 + ord("<"),
                          "--stop", "bcdefX", *options)
         assert packets == [b"a", want[1:]], packets

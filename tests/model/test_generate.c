@@ -3,7 +3,7 @@
 #include "gen/generate.h"
 #include "tiny.h"
 
-enum { PROMPT = 9, CONTEXT = 40, MOST = 64 };
+enum { PROMPT = 9, CONTEXT = 40, MOST = 200 };
 
 static const int prompt[PROMPT] = {5, 17, 200, 3, 99, 5, 42, 150, 8};
 static int greedy[MOST]; /* what follows the prompt */
@@ -34,7 +34,7 @@ static bool go_on(void *arg, size_t prompt_done) {
 }
 
 /* Generates greedily after the prompt, in a run of its own. */
-static struct generated generate_once(const struct generate_options *o, struct heard *h,
+static struct generated generate_any(const struct generate_options *o, struct heard *h,
                                       int stop_at) {
     static const struct sampler_options sampling = {.top_p = 1, .typical = 1, .repeat_penalty = 1};
     struct generate_events events = {.arg = h, .on_token = note_token, .go_on = go_on};
@@ -47,9 +47,16 @@ static struct generated generate_once(const struct generate_options *o, struct h
     CHECK(sampler_open(&sampler, &sampling, model.spec.vocab, CONTEXT, &e));
     CHECK(generate(&r, NULL, &sampler, prompt, PROMPT, o, &events, &out, &e));
     CHECK((size_t)h->count == out.tokens && out.prompt_tokens == PROMPT);
-    CHECK(memcmp(h->ids, greedy, (size_t)h->count * sizeof *greedy) == 0);
     sampler_close(&sampler);
     run_close(&r);
+    return out;
+}
+
+/* The same within one context, whose text is known. */
+static struct generated generate_once(const struct generate_options *o, struct heard *h,
+                                      int stop_at) {
+    struct generated out = generate_any(o, h, stop_at);
+    CHECK(memcmp(h->ids, greedy, (size_t)h->count * sizeof *greedy) == 0);
     return out;
 }
 
@@ -92,6 +99,85 @@ static void test_full_context(void) {
     o.max_tokens = CONTEXT - PROMPT + 1;
     out = generate_once(&o, &h, -1);
     CHECK(out.finish == FINISH_LENGTH && out.tokens == CONTEXT - PROMPT + 1);
+}
+
+/* The next token of a text that a run of its own reads from the start. */
+static int next_of(const int *ids, size_t n, float *logits) {
+    struct run r;
+    struct error e;
+    CHECK(run_open(&r, &model, &run_options, &e));
+    CHECK(run_append(&r, ids, n, logits, false, &e));
+    run_close(&r);
+    return (int)likeliest(logits);
+}
+
+/* The greedy text of a context that slides, by the words of the header. */
+static size_t slide_greedy(size_t keep, int *text, size_t n) {
+    float *logits = fixture_nans(model.spec.vocab);
+    int ids[CONTEXT];
+    size_t held = PROMPT, slides = 0;
+    memcpy(ids, prompt, sizeof prompt);
+    if (keep > PROMPT) keep = PROMPT;
+    for (size_t i = 0; i < n; i++) {
+        text[i] = next_of(ids, held, logits);
+        if (held == CONTEXT && i + 1 < n) {
+            size_t dropped = (CONTEXT - keep + 1) / 2;
+            held -= dropped;
+            for (size_t k = keep; k < held; k++) ids[k] = ids[k + dropped];
+            slides++;
+        }
+        if (i + 1 < n) ids[held++] = text[i];
+    }
+    free(logits);
+    return slides;
+}
+
+static void test_slide(void) {
+    static const size_t keeps[] = {0, 1, 3, PROMPT, CONTEXT + 5};
+    enum { TOKENS = 4 * CONTEXT };
+    struct heard h;
+    for (size_t i = 0; i < sizeof keeps / sizeof *keeps; i++) {
+        struct generate_options o = {
+            .max_tokens = TOKENS, .ignore_ends = true, .slide = true, .keep = keeps[i]};
+        int want[TOKENS];
+        size_t slides = slide_greedy(keeps[i], want, TOKENS);
+        struct generated out = generate_any(&o, &h, -1);
+        CHECK(out.finish == FINISH_LENGTH && out.tokens == TOKENS);
+        CHECK(slides > 3 && out.slides == slides && out.dropped > slides);
+        CHECK(memcmp(h.ids, want, sizeof want) == 0);
+    }
+}
+
+/* A prompt that fills the context and is kept whole leaves nothing to drop. */
+static void test_slide_of_nothing(void) {
+    static const struct sampler_options sampling = {.top_p = 1, .typical = 1, .repeat_penalty = 1};
+    struct generate_options o = {.max_tokens = 5, .ignore_ends = true, .slide = true};
+    struct generate_events none = {0};
+    struct generated out;
+    struct sampler sampler;
+    struct error e;
+    int full[CONTEXT] = {0};
+    for (o.keep = CONTEXT - 1; o.keep <= CONTEXT; o.keep++) {
+        struct run r;
+        CHECK(run_open(&r, &model, &run_options, &e));
+        CHECK(sampler_open(&sampler, &sampling, model.spec.vocab, CONTEXT, &e));
+        CHECK(generate(&r, NULL, &sampler, full, CONTEXT, &o, &none, &out, &e));
+        bool one = o.keep == CONTEXT - 1; /* which goes, each time */
+        CHECK(out.finish == (one ? FINISH_LENGTH : FINISH_CONTEXT));
+        CHECK(out.tokens == (one ? 5 : 1) && out.dropped == (one ? 4 : 0));
+        sampler_close(&sampler);
+        run_close(&r);
+    }
+}
+
+/* A slide is interrupted between its batches too. */
+static void test_interrupted_slide(void) {
+    struct heard h;
+    struct generate_options o = {.max_tokens = MOST, .ignore_ends = true, .slide = true};
+    int questions = 3 + (CONTEXT - PROMPT + 1); /* of the prompt's batches and all tokens up to it */
+    struct generated out = generate_any(&o, &h, questions + 2);
+    CHECK(out.finish == FINISH_INTERRUPTED && out.slides == 1);
+    CHECK(out.tokens == CONTEXT - PROMPT + 1 && h.questions == questions + 3);
 }
 
 static void test_end_tokens(void) {
@@ -173,6 +259,9 @@ int main(void) {
     find_greedy();
     check_run("length", test_length);
     check_run("full context", test_full_context);
+    check_run("slide", test_slide);
+    check_run("slide of nothing", test_slide_of_nothing);
+    check_run("interrupted slide", test_interrupted_slide);
     check_run("end tokens", test_end_tokens);
     check_run("interrupted", test_interrupted);
     check_run("refused", test_refused);

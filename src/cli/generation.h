@@ -1,0 +1,27 @@
+/* How tokens are chosen, and what ends or outlasts a context, as the options say. */
+#ifndef NIBBLE_CLI_GENERATION_H
+#define NIBBLE_CLI_GENERATION_H
+
+#include "cli/args.h"
+
+struct generation {
+    nibble_bias bias[ARGS_MAX_REPEATS];
+    uint32_t seed;  /* the one asked for, or a random one */
+    bool slide;     /* --overflow slide */
+    long long keep; /* --keep */
+};
+
+/* Checks and reads the options. Returns 0, or the exit code after printing why. */
+int generation_read(const struct args *a, struct generation *g);
+
+/* What the library wants to know, but for the callbacks. g and a are borrowed by it. */
+nibble_generation generation_options(const struct args *a, const struct generation *g);
+
+/* How many of a prompt's tokens never slide away: those of --keep and, before them, BOS. */
+size_t generation_keep(const struct generation *g, const nibble_ids *prompt, int bos);
+
+/* Says on stderr that a context was full, and what came of it; nothing if it was not. */
+void generation_tell_overflow(const struct generation *g, const nibble_generated *done,
+                              size_t context);
+
+#endif
