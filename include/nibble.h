@@ -165,6 +165,10 @@ NIBBLE_API bool nibble_tokenize(const nibble_tokenizer *t, const char *text, siz
 NIBBLE_API bool nibble_detokenize(const nibble_tokenizer *t, const int *ids, size_t n, char **text,
                                   size_t *size, nibble_error *e);
 
+/* The bytes of one token as it stands inside a text, special tokens as their names: at most cap are
+ * written, their full number is returned; 0 for an id that has no piece. */
+NIBBLE_API size_t nibble_token_text(const nibble_tokenizer *t, int id, char *out, size_t cap);
+
 NIBBLE_API void nibble_free(void *p);
 
 /* --- chat ------------------------------------------------------------------------------------- */
@@ -280,6 +284,14 @@ typedef struct nibble_sampling {
 /* llama.cpp's defaults: 0.8, top-k 40, top-p 0.95, min-p 0.05, the rest off. */
 NIBBLE_API nibble_sampling nibble_sampling_defaults(void);
 
+/* A token as it is chosen; what it points to lasts as long as the call. */
+typedef struct nibble_token {
+    int id;
+    const char *text; /* its own bytes, perhaps a part of a character; an end token has none */
+    size_t size;
+    const float *logits; /* [vocab] that it was chosen from, before bias, penalties and all else */
+} nibble_token;
+
 typedef struct nibble_generation {
     nibble_sampling sampling;
     size_t max_tokens;        /* SIZE_MAX: until an end token or a full context */
@@ -297,7 +309,8 @@ typedef struct nibble_generation {
     /* Text as it settles: whole characters (but for the very last bytes), no part of a stop string.
      */
     void (*on_text)(void *arg, const char *text, size_t size);
-    void (*on_token)(void *arg, int id);
+    /* Every token, after the text that settled with it. */
+    void (*on_token)(void *arg, const nibble_token *t);
     /* Asked before each forward pass, with the prompt tokens read so far; false ends the run. */
     bool (*go_on)(void *arg, size_t prompt_done);
 } nibble_generation;
@@ -322,6 +335,19 @@ typedef struct nibble_generated {
 /* Appends prompt (n >= 1) to the context and generates. Without a tokenizer there is no text. */
 NIBBLE_API bool nibble_generate(nibble_context *c, const nibble_generation *g, const int *prompt,
                                 size_t n, nibble_generated *out, nibble_error *e);
+
+/* --- probabilities ---------------------------------------------------------------------------- */
+
+typedef struct nibble_logprob {
+    int id;
+    double logprob; /* natural logarithm of the probability */
+} nibble_logprob;
+
+/* The log-probability of token id under logits [vocab]: log softmax over all of them, in double
+ * precision. With n, top [n] receives the likeliest tokens, the likeliest first and the lower id
+ * first among equals, as many as there are. */
+NIBBLE_API double nibble_logprobs(const float *logits, size_t vocab, int id, nibble_logprob *top,
+                                  size_t n);
 
 /* --- files ------------------------------------------------------------------------------------ */
 
@@ -488,6 +514,7 @@ NIBBLE_API size_t nibble_memory_peak(void);
 NIBBLE_API uint64_t nibble_clock(void);
 
 NIBBLE_API const char *nibble_version(void); /* "0.1.0" */
+NIBBLE_API const char *nibble_commit(void);  /* with a + if more was changed; or "unknown" */
 
 /* Version, commit, compiler, levels built, library versions: lines, each ended by a newline. 1,000
  * bytes are enough. */

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "api/handles.h"
+#include "gen/logprobs.h"
 #include "model/quantize.h"
 #include "model/reference.h"
 #include "store/append.h"
@@ -104,6 +105,23 @@ static struct sampler_options sampler_options_of(const nibble_sampling *s) {
     };
 }
 
+/* The caller's callbacks, in the library's own terms. */
+static void pass_text(void *arg, const char *text, size_t size) {
+    const nibble_generation *g = arg;
+    g->on_text(g->arg, text, size);
+}
+
+static void pass_token(void *arg, const struct generate_token *t) {
+    const nibble_generation *g = arg;
+    nibble_token token = {t->id, (const char *)t->text.data, t->text.size, t->logits};
+    g->on_token(g->arg, &token);
+}
+
+static bool pass_question(void *arg, size_t prompt_done) {
+    const nibble_generation *g = arg;
+    return g->go_on(g->arg, prompt_done);
+}
+
 static bool run_generation(nibble_context *c, const nibble_generation *g, struct sampler *sampler,
                            const int *prompt, size_t n, nibble_generated *out, struct error *e) {
     int *ends;
@@ -117,7 +135,10 @@ static bool run_generation(nibble_context *c, const nibble_generation *g, struct
                                        .stop_count = g->stop_count,
                                        .slide = g->slide,
                                        .keep = g->keep};
-    struct generate_events events = {g->arg, g->on_text, g->on_token, g->go_on};
+    struct generate_events events = {.arg = (void *)g,
+                                     .on_text = g->on_text ? pass_text : NULL,
+                                     .on_token = g->on_token ? pass_token : NULL,
+                                     .go_on = g->go_on ? pass_question : NULL};
     struct generated done;
     bool ok = generate(&c->run, c->model->tokenizer.tokens, sampler, prompt, n, &options, &events,
                        &done, e);
@@ -157,6 +178,14 @@ bool nibble_generate(nibble_context *c, const nibble_generation *g, const int *p
 fail:
     sampler_close(&sampler);
     return handles_report(false, &e, error);
+}
+
+_Static_assert(sizeof(nibble_logprob) == sizeof(struct logprob) &&
+                   offsetof(nibble_logprob, logprob) == offsetof(struct logprob, value),
+               "a list of one is a list of the other");
+
+double nibble_logprobs(const float *logits, size_t vocab, int id, nibble_logprob *top, size_t n) {
+    return logprobs(logits, vocab, id, (struct logprob *)(void *)top, n);
 }
 
 /* --- files ------------------------------------------------------------------------------------ */

@@ -59,6 +59,10 @@ const char *nibble_version(void) {
     return NIBBLE_VERSION;
 }
 
+const char *nibble_commit(void) {
+    return NIBBLE_COMMIT;
+}
+
 void nibble_build(char *out, size_t size) {
     snprintf(out, size,
              "nibble %s (commit %s)\n"

@@ -250,6 +250,11 @@ bool nibble_detokenize(const nibble_tokenizer *t, const int *ids, size_t n, char
     return true;
 }
 
+size_t nibble_token_text(const nibble_tokenizer *t, int id, char *out, size_t cap) {
+    struct detokenizer inside = {.tokens = t->tokens, .started = true};
+    return tokens_text(&inside, id, true, out, cap);
+}
+
 void nibble_free(void *p) {
     free(p);
 }

@@ -50,7 +50,8 @@ struct args {
     long long keep;
 
     /* output */
-    bool stats, quiet, json;
+    bool stats, quiet, json, jsonl;
+    long long logprobs; /* -1: none are wanted */
     const char *out;
 
     /* bench */

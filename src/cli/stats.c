@@ -43,6 +43,13 @@ void stats_print(const struct session *s, const nibble_generated *g, uint32_t se
             context.context, context.kv_type, context.threads, context.level, seed);
 }
 
+bool stats_hash(const struct session *s, char out[17]) {
+    nibble_model_info model;
+    nibble_model_describe(s->model, &model);
+    snprintf(out, 17, "%016llx", (unsigned long long)model.hash);
+    return model.hash != 0;
+}
+
 cJSON *stats_timings(const struct session *s, const nibble_generated *g) {
     cJSON *o = cJSON_CreateObject();
     cJSON_AddNumberToObject(o, "load_s", (double)s->load_ns / 1e9);
@@ -59,6 +66,7 @@ cJSON *stats_versions(const struct session *s) {
     nibble_context_describe(s->context, &context);
     cJSON *o = cJSON_CreateObject();
     cJSON_AddStringToObject(o, "nibble", nibble_version());
+    cJSON_AddStringToObject(o, "commit", nibble_commit());
     cJSON_AddStringToObject(o, "level", context.level);
     cJSON_AddNumberToObject(o, "threads", context.threads);
     cJSON_AddStringToObject(o, "kv_type", context.kv_type);

@@ -12,10 +12,13 @@ const char *stats_finish(nibble_finish finish); /* "stop", "length", ... */
 
 void stats_print(const struct session *s, const nibble_generated *g, uint32_t seed);
 
+/* The 16 digits of the model's hash (nibble_model_info); false if its files state no checksums. */
+bool stats_hash(const struct session *s, char out[17]);
+
 /* {"load_s", "prompt_s", ...} */
 struct cJSON *stats_timings(const struct session *s, const nibble_generated *g);
 
-/* {"nibble", "level", "threads", ...}: what produced a result. */
+/* {"nibble", "commit", "level", "threads", ...}: what produced a result. */
 struct cJSON *stats_versions(const struct session *s);
 
 #endif

@@ -94,6 +94,14 @@ static bool slide(struct generation *g, struct error *e) {
     return read_ids(g, r->ids + kept + dropped, left - dropped, e);
 }
 
+/* The token's text goes into g->piece, and on its way; returns its bytes. */
+static size_t add_text(struct generation *g, int id) {
+    if (g->ended || !g->tokens) return 0;
+    size_t size = tokens_text(&g->detokenizer, id, false, g->piece, g->longest);
+    if (stream_add(&g->stream, g->piece, size)) end(g, FINISH_STRING);
+    return size;
+}
+
 /* Chooses a token and brings its text on the way. */
 static bool choose(struct generation *g, int *id, struct error *e) {
     if (!sampler_pick(g->sampler, g->logits, id, e)) return false;
@@ -101,11 +109,9 @@ static bool choose(struct generation *g, int *id, struct error *e) {
     if (g->out->tokens++ == 0) g->out->first_ns = now;
     g->out->tokens_ns = now - g->out->first_ns;
     sampler_accept(g->sampler, *id);
-    if (g->events->on_token) g->events->on_token(g->events->arg, *id);
     if (is_end(g, *id) && !g->options->ignore_ends) end(g, FINISH_STOP);
-    if (g->ended || !g->tokens) return true;
-    size_t size = tokens_text(&g->detokenizer, *id, false, g->piece, g->longest);
-    if (stream_add(&g->stream, g->piece, size)) end(g, FINISH_STRING);
+    struct generate_token token = {*id, {(unsigned char *)g->piece, add_text(g, *id)}, g->logits};
+    if (g->events->on_token) g->events->on_token(g->events->arg, &token);
     return true;
 }
 

@@ -2,6 +2,7 @@
 #ifndef NIBBLE_GEN_GENERATE_H
 #define NIBBLE_GEN_GENERATE_H
 
+#include "base/span.h"
 #include "gen/sampler.h"
 #include "gen/stream.h"
 #include "model/run.h"
@@ -20,12 +21,20 @@ struct generate_options {
     size_t keep; /* so many of its first tokens, at most those up to the prompt's end */
 };
 
+/* A token as it is chosen; what it points to lasts as long as the event. */
+struct generate_token {
+    int id;
+    struct span text;    /* its own bytes, perhaps a part of a character; an end token has none */
+    const float *logits; /* [vocab] that it was chosen from, before any stage of the sampler */
+};
+
 /* What the caller hears while it runs. Any may be NULL. */
 struct generate_events {
     void *arg;
-    void (*on_text)(void *arg, const char *text,
-                    size_t size);                 /* whole characters, but for the very last */
-    void (*on_token)(void *arg, int id);          /* every token as it is chosen */
+    /* Text that is settled: whole characters, but for the very last. */
+    void (*on_text)(void *arg, const char *text, size_t size);
+    /* Every token, behind the text that settled with it. */
+    void (*on_token)(void *arg, const struct generate_token *t);
     bool (*go_on)(void *arg, size_t prompt_done); /* asked before each pass; false: stop */
 };
 

@@ -22,9 +22,12 @@ struct heard {
     int questions, stop_at; /* go_on says no to question stop_at; -1: never */
 };
 
-static void note_token(void *arg, int id) {
+/* Greedy: the token is the likeliest of the logits that it comes with. */
+static void note_token(void *arg, const struct generate_token *t) {
     struct heard *h = arg;
-    if (h->count < MOST) h->ids[h->count++] = id;
+    for (size_t i = 0; i < model.spec.vocab; i++) CHECK(t->logits[i] <= t->logits[t->id]);
+    CHECK(t->text.size == 0);
+    if (h->count < MOST) h->ids[h->count++] = t->id;
 }
 
 static bool go_on(void *arg, size_t prompt_done) {
@@ -174,7 +177,7 @@ static void test_slide_of_nothing(void) {
 static void test_interrupted_slide(void) {
     struct heard h;
     struct generate_options o = {.max_tokens = MOST, .ignore_ends = true, .slide = true};
-    int questions = 3 + (CONTEXT - PROMPT + 1); /* of the prompt's batches and all tokens up to it */
+    int questions = 3 + (CONTEXT - PROMPT + 1); /* of the prompt's batches, all tokens up to it */
     struct generated out = generate_any(&o, &h, questions + 2);
     CHECK(out.finish == FINISH_INTERRUPTED && out.slides == 1);
     CHECK(out.tokens == CONTEXT - PROMPT + 1 && h.questions == questions + 3);
