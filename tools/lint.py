@@ -119,6 +119,10 @@ FUNCTION_NAMES = [
 ]
 
 LINE_MAX, FUNCTION_MAX, FILE_MAX = 100, 80, 500
+# Files that may be longer, and why.
+LONG_FILES = {
+    "include/nibble.h": 800,  # the whole interface, which programs include as one
+}
 
 # --- Reading -------------------------------------------------------------------------------------
 
@@ -376,10 +380,11 @@ def py_functions(source):
 
 
 def file_sizes(tree):
-    """A file has at most FILE_MAX lines."""
+    """A file has at most FILE_MAX lines, or as many as LONG_FILES says."""
     for s in tree.matching(*CODE, "scripts/*.sh"):
-        if len(s.lines) > FILE_MAX:
-            yield s.path, FILE_MAX + 1, f"the file has {len(s.lines)} lines, over {FILE_MAX}"
+        most = LONG_FILES.get(s.path, FILE_MAX)
+        if len(s.lines) > most:
+            yield s.path, most + 1, f"the file has {len(s.lines)} lines, over {most}"
 
 
 def line_lengths(tree):
