@@ -35,6 +35,7 @@ gnu_unique := $(shell $(CXX) -fno-gnu-unique -E -x c++ /dev/null >/dev/null 2>&1
 c_flags  := -std=c11 -Wstrict-prototypes -Wmissing-prototypes $(common) $(CFLAGS)
 cc_flags := -std=c++17 $(gnu_unique) $(common) $(CXXFLAGS)
 libs     := -lopenblas -lzip -lcjson -lsentencepiece -lpcre2-8 -lutf8proc -lstdc++ -lm -pthread
+cli_libs := -ledit
 
 # A SIMD level is a word in its machine's list, its flags, and src/kern/LEVEL.c or LEVEL_*.c.
 isa_avx2       := -mavx2 -mfma -mf16c
@@ -103,7 +104,7 @@ help:
 	@sed -n 's/^## //p' Makefile
 
 $(nibble): $(call objects,$(cli)) $(build)/libnibble.a
-	$(CXX) $(CFLAGS_$(config)) $(LDFLAGS) -o $@ $^ $(libs)
+	$(CXX) $(CFLAGS_$(config)) $(LDFLAGS) -o $@ $^ $(cli_libs) $(libs)
 
 # One relocatable object whose only global symbols are the public ones. Templates of the C++ library
 # that spm.cc instantiates would be global too, and shared by name with those of the program that links

@@ -332,7 +332,8 @@ typedef struct nibble_generated {
     uint64_t tokens_ns; /* from the first token to the last */
 } nibble_generated;
 
-/* Appends prompt (n >= 1) to the context and generates. Without a tokenizer there is no text. */
+/* Appends prompt (n >= 1) to the context and generates. What the context holds already counts as
+ * prompt to the penalties. Without a tokenizer there is no text. */
 NIBBLE_API bool nibble_generate(nibble_context *c, const nibble_generation *g, const int *prompt,
                                 size_t n, nibble_generated *out, nibble_error *e);
 

@@ -11,7 +11,7 @@
 set -eu
 
 packages="build-essential libopenblas-dev libzip-dev libcjson-dev libsentencepiece-dev
-libpcre2-dev libutf8proc-dev python3 python3-numpy"
+libpcre2-dev libutf8proc-dev libedit-dev python3 python3-numpy"
 
 die() { echo "setup.sh: $*" >&2; exit 1; }
 
@@ -49,9 +49,10 @@ probe_libraries() {
     trap 'rm -rf "$dir"' EXIT
     printf '%s\n' '#define PCRE2_CODE_UNIT_WIDTH 8' '#include <pcre2.h>' '#include <utf8proc.h>' \
         '#include <cblas.h>' '#include <zip.h>' '#include <cjson/cJSON.h>' \
-        '#include <sentencepiece_processor.h>' 'int main() { return 0; }' > "$dir/probe.cc"
+        '#include <sentencepiece_processor.h>' '#include <histedit.h>' \
+        'int main() { return 0; }' > "$dir/probe.cc"
     "${CXX:-c++}" -std=c++17 "$dir/probe.cc" -o "$dir/probe" \
-        -lopenblas -lzip -lcjson -lsentencepiece -lpcre2-8 -lutf8proc ||
+        -lopenblas -lzip -lcjson -lsentencepiece -lpcre2-8 -lutf8proc -ledit ||
         die "a compiler or one of the libraries is missing (see above); install it and try again"
     /usr/bin/python3 -c 'import numpy' ||
         die "numpy for /usr/bin/python3 is missing; install it and try again"

@@ -66,7 +66,7 @@ SYSTEM_HEADERS = [
     ("pcre2.h", ["src/text/regex.c"]),
     ("utf8proc.h", ["src/text/unicode.c"]),
     ("cblas.h", ["src/ops/blas.c"]),
-    ("histedit.h editline/readline.h", ["src/cli/cmd_chat.c"]),
+    ("histedit.h", ["src/cli/chat_line.c"]),
     ("linux/* sys/syscall.h", ["src/cli/sandbox*.c"]),
 ]
 

@@ -49,6 +49,9 @@ struct args {
     const char *overflow;
     long long keep;
 
+    /* chat */
+    const char *system, *template, *save_dir;
+
     /* output */
     bool stats, quiet, json, jsonl;
     long long logprobs; /* -1: none are wanted */

@@ -1,5 +1,7 @@
 #include "cli/message.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -8,6 +10,7 @@
 
 static bool progress_shown;
 static volatile sig_atomic_t caught;
+static int pipe_ends[2] = {-1, -1};
 
 void message(const char *format, ...) {
     va_list args;
@@ -48,25 +51,52 @@ void message_progress_end(void) {
     progress_shown = false;
 }
 
+void message_wake(void) {
+    int kept = errno;
+    ssize_t n = pipe_ends[1] >= 0 ? write(pipe_ends[1], "", 1) : 0; /* if full, it wakes as well */
+    (void)n;
+    errno = kept;
+}
+
+int message_signal_pipe(void) {
+    if (pipe_ends[0] < 0 && pipe2(pipe_ends, O_CLOEXEC | O_NONBLOCK) != 0)
+        pipe_ends[0] = pipe_ends[1] = -1;
+    return pipe_ends[0];
+}
+
 static void on_signal(int number) {
-    caught = number;
+    if (caught != SIGTERM) caught = number;
+    message_wake();
 }
 
 /* One that the caller has ignored (nohup, a background job) stays ignored. */
-static void catch_signal(int number) {
-    struct sigaction old, action = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND};
+static void catch_signal(int number, int flags) {
+    struct sigaction old, action = {.sa_handler = on_signal, .sa_flags = flags};
     sigemptyset(&action.sa_mask);
     if (sigaction(number, NULL, &old) == 0 && old.sa_handler == SIG_IGN) return;
     sigaction(number, &action, NULL);
 }
 
 void message_catch_signals(void) {
-    catch_signal(SIGINT);
-    catch_signal(SIGTERM);
+    catch_signal(SIGINT, (int)SA_RESETHAND);
+    catch_signal(SIGTERM, (int)SA_RESETHAND);
+}
+
+void message_catch_again(void) {
+    catch_signal(SIGINT, 0);
+    catch_signal(SIGTERM, (int)SA_RESETHAND);
+}
+
+void message_forget_interrupt(void) {
+    if (caught != SIGTERM) caught = 0;
 }
 
 bool message_interrupted(void) {
     return caught != 0;
+}
+
+bool message_terminated(void) {
+    return caught == SIGTERM;
 }
 
 int message_interrupted_exit(void) {

@@ -22,7 +22,18 @@ void message_progress_end(void);
 
 /* SIGINT and SIGTERM end what runs at the next chance; the second one at once. */
 void message_catch_signals(void);
+
+/* The same for who goes on after an interrupt: SIGINT is caught again and again. */
+void message_catch_again(void);
+void message_forget_interrupt(void); /* a SIGINT; a SIGTERM stays */
+
+/* A descriptor that can be read once a signal has come, for who waits for input as well: a handler
+ * may run on any thread, and then interrupts no wait of ours. -1 if there is none. */
+int message_signal_pipe(void);
+void message_wake(void); /* from a handler of one's own */
+
 bool message_interrupted(void);
+bool message_terminated(void);      /* by SIGTERM */
 int message_interrupted_exit(void); /* 128 + the signal */
 
 #endif

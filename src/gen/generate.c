@@ -71,9 +71,9 @@ static bool read_ids(struct generation *g, const int *ids, size_t n, struct erro
 static bool read_prompt(struct generation *g, const int *prompt, size_t n, struct error *e) {
     if (!read_ids(g, prompt, n, e)) return false;
     if (g->ended) return true;
-    for (size_t i = 0; i < n; i++) {
-        sampler_accept(g->sampler, prompt[i]);
-        if (g->tokens) tokens_text(&g->detokenizer, prompt[i], false, g->piece, g->longest);
+    for (size_t i = 0; i < g->run->pos; i++) { /* what was there before counts too */
+        sampler_accept(g->sampler, g->run->ids[i]);
+        if (g->tokens) tokens_text(&g->detokenizer, g->run->ids[i], false, g->piece, g->longest);
     }
     g->out->prompt_ns = clock_ns() - g->start;
     return true;

@@ -47,9 +47,10 @@ struct generated {
     uint64_t tokens_ns;           /* from the first token chosen to the last */
 };
 
-/* Appends prompt [n >= 1] to the run and generates. tokens may be NULL: then there is no text, and
- * stops are not looked for. Tokens that end a text: the model's, the tokenizer's, and o->ends. A
- * prompt that does not fit is refused before anything runs.
+/* Appends prompt [n >= 1] to the run and generates. What the run holds already counts as prompt to
+ * the penalties. tokens may be NULL: then there is no text, and stops are not looked for. Tokens
+ * that end a text: the model's, the tokenizer's, and o->ends. A prompt that does not fit is refused
+ * before anything runs.
  *
  * A full context ends the generation, unless it may slide. Then of the c tokens behind the kept
  * ones the oldest c / 2, rounded up, are dropped and the others move to the front. Their keys and
