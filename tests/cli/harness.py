@@ -56,8 +56,9 @@ class Nibble:
         """stdin: bytes, or a file. options are those of subprocess.run."""
         before = cpu_seconds()
         given = {"input": stdin} if isinstance(stdin, bytes) else {"stdin": stdin}
-        options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **given, **options}
-        p = subprocess.run([self.path, *map(word_of, words)], timeout=HANG_S, **options)
+        options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "timeout": HANG_S, **given,
+                   **options}
+        p = subprocess.run([self.path, *map(word_of, words)], **options)
         err = (p.stderr or b"").decode("utf-8", "replace")
         return Result(p.returncode, p.stdout or b"", err, cpu_seconds() - before)
 

@@ -11,11 +11,12 @@ from models import META, Tiny, unpack
 
 WIDTHS = (2, 3, 4, 5, 6, 8)
 TEXT = ROOT / "tests" / "text" / "corpus.txt"
+LONG_S = 200  # for what takes some ten seconds where nothing else runs
 FEW_PIECES = ROOT / "tests" / "text" / "char_spaces.model"
 
 
 def quantize(nibble, source, out, *options):
-    nibble("quantize", source, out, "-q", *options)
+    nibble("quantize", source, out, "-q", *options, timeout=LONG_S)
     with np.load(out, allow_pickle=False) as npz:
         return {name: npz[name] for name in npz.files}
 
