@@ -109,7 +109,7 @@ static const char *set_bool(bool *to, const struct field *f) {
     return NULL;
 }
 
-/* Pieces are put in order by it, which takes numbers that can be compared. */
+/* Pieces are put in order by it, or it is added up: infinities of both signs would become NaN. */
 static const char *check_score(const struct field *f) {
     float score;
     if (f->wire != FIXED32) return malformed;

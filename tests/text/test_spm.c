@@ -1,4 +1,5 @@
 /* Models that are damaged or mean harm: each is refused with a reason or does no harm. */
+#include <math.h>
 #include <unistd.h>
 
 #include "fixture.h"
@@ -124,6 +125,12 @@ static void test_refused_models(void) {
     begin_model(2);
     add_piece("<0x41>", 6, 0, BYTE);
     check_refused("byte");
+    static const float scores[] = {NAN, INFINITY, -INFINITY}; /* unigram adds them up */
+    for (int i = 0; i < 3; i++) {
+        begin_model(i % 2 + 1);
+        add_piece("a", 1, scores[i], NORMAL);
+        check_refused("NaN or infinite");
+    }
     made.size = 0;
     add_piece("a", 1, 0, NORMAL);
     check_refused("unk");
@@ -151,8 +158,8 @@ static void test_accepted_models(void) {
         add_piece("\xff", 1, -1, NORMAL);
         add_piece("aa", 2, -1, UNUSED);
         add_piece("ab", 2, -1, 77);
-        add_piece("b", 1, (float)(0 * -1e38 * 1e38), NORMAL);
-        add_piece("z", 1, -(float)(1e38 * 1e38), NORMAL);
+        add_piece("b", 1, -0.0f, NORMAL);
+        add_piece("z", 1, -3e38f, NORMAL);
         check_accepted();
     }
     begin_model(2);
