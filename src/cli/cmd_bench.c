@@ -4,6 +4,8 @@
 #include "cli/message.h"
 #include "cli/options.h"
 
+#define FORMATS "table|markdown|csv|json" /* in the order of enum bench_format */
+
 static const struct option options_bench[] = {
     {"-p --prompt", OPTION_NUMBERS, offsetof(struct args, bench_prompts), 0, 1 << 24, 512, "N,...",
      "tokens of the prompt tests; 0: leave them out"},
@@ -15,31 +17,19 @@ static const struct option options_bench[] = {
      "how often each test runs"},
     {"--ops", OPTION_FLAG, offsetof(struct args, ops),
      .help = "time each kernel alone; without MODEL"},
-    {"--format", OPTION_TEXT, offsetof(struct args, format), .value = "NAME",
-     .help = "table (default), markdown, csv or json"},
+    {"--format", OPTION_TEXT, offsetof(struct args, format), .value = FORMATS,
+     .help = "how it is told (default: table)"},
     {"--json", OPTION_FLAG, offsetof(struct args, json), .help = "as --format json"},
     {"-q --quiet", OPTION_FLAG, offsetof(struct args, quiet), .help = "no progress"},
     {"-t --threads", OPTION_NUMBERS, offsetof(struct args, bench_threads), 1, 256, 0, "N,...",
      "threads (default: usable physical cores)"},
     {0}};
 
-static const char *const formats[] = {
-    [BENCH_TABLE] = "table",
-    [BENCH_MARKDOWN] = "markdown",
-    [BENCH_CSV] = "csv",
-    [BENCH_JSON] = "json",
-};
-
 static bool find_format(const struct args *a, enum bench_format *out) {
     const char *name = a->format ? a->format : a->json ? "json" : "table";
-    for (size_t i = 0; i < sizeof formats / sizeof *formats; i++) {
-        if (strcmp(name, formats[i]) != 0) continue;
-        *out = (enum bench_format)i;
-        if (!a->json || *out == BENCH_JSON) return true;
-        message("--json and --format %s are both given; choose one", name);
-        return false;
-    }
-    message("--format: '%s' is not table, markdown, csv or json", name);
+    *out = (enum bench_format)options_choice(FORMATS, name);
+    if (!a->json || *out == BENCH_JSON) return true;
+    message("--json and --format %s are both given; choose one", name);
     return false;
 }
 

@@ -14,7 +14,7 @@ static const struct option options_verify[] = {
     {"--print-reference", OPTION_FLAG, offsetof(struct args, print_reference),
      .help = "compute it and print its JSON, nothing else"},
     {"--json", OPTION_FLAG, offsetof(struct args, json), .help = "print one JSON object"},
-    {"--level", OPTION_TEXT, offsetof(struct args, level), .value = "NAME",
+    {"--level", OPTION_TEXT, offsetof(struct args, level), .value = "LEVEL",
      .help = "SIMD level at most; nibble info lists them (default: the best)"},
     {"-q --quiet", OPTION_FLAG, offsetof(struct args, quiet), .help = "no progress"},
     {0}};

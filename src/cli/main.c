@@ -7,17 +7,10 @@
 #include "cli/options.h"
 #include "cli/output.h"
 
-static const struct command *const commands[] = {
-#define COMMAND(id) &command_##id,
-#include "cli/commands.def"
-#undef COMMAND
-};
-enum { COMMANDS = sizeof commands / sizeof *commands };
-
 static int print_help(void) {
     output_print("usage: nibble COMMAND ...\n\n");
-    for (int i = 0; i < COMMANDS; i++) {
-        output_print("  %-11s %s\n", commands[i]->name, commands[i]->summary);
+    for (const struct command *const *c = options_commands; *c; c++) {
+        output_print("  %-11s %s\n", (*c)->name, (*c)->summary);
     }
     output_print(
         "\nnibble COMMAND --help tells a command's options; nibble --version what this is.\n");
@@ -59,8 +52,8 @@ int main(int argc, char **argv) {
     if (strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0 || strcmp(word, "help") == 0)
         return print_help();
     if (strcmp(word, "--version") == 0) return print_version();
-    for (int i = 0; i < COMMANDS; i++) {
-        if (strcmp(word, commands[i]->name) == 0) return run_command(commands[i], argc, argv);
+    for (const struct command *const *c = options_commands; *c; c++) {
+        if (strcmp(word, (*c)->name) == 0) return run_command(*c, argc, argv);
     }
     if (argc > 1)
         message("'%s' is no command; see nibble --help", word);

@@ -34,10 +34,10 @@ const struct option options_run[] = {
      "context in tokens; 0: the model's, at most what leaves 1 GB free"},
     {"-b --batch-size", OPTION_WHOLE, AT(batch), 0, 1 << 20, 0, "N",
      "prompt tokens of one forward pass; 0: 512, or what 48 MB hold"},
-    {"--level", OPTION_TEXT, AT(level), .value = "NAME",
+    {"--level", OPTION_TEXT, AT(level), .value = "LEVEL",
      .help = "SIMD level at most; nibble info lists them (default: the best)"},
-    {"--kv-type", OPTION_TEXT, AT(kv_type), .value = "TYPE",
-     .help = "KV cache: f16 (default), f32 or q8"},
+    {"--kv-type", OPTION_TEXT, AT(kv_type), .value = "f16|f32|q8",
+     .help = "KV cache (default: f16)"},
     {"--blas", OPTION_FLAG, AT(blas),
      .help = "long prompts of f32, f16, bf16 weights through OpenBLAS"},
     {"--no-sandbox", OPTION_FLAG, AT(no_sandbox),
@@ -90,10 +90,45 @@ const struct option options_output[] = {
     {"-q --quiet", OPTION_FLAG, AT(quiet), .help = "no statistics, no progress"},
     END};
 
-static const struct option options_common[] = {
+const struct option options_common[] = {
     {"-h --help", OPTION_FLAG, AT(help), .help = "this text"},
     {"--version", OPTION_FLAG, AT(version), .help = "version, commit, compiler, libraries"},
     END};
+
+/* --- the tables ------------------------------------------------------------------------------- */
+
+const struct command *const options_commands[] = {
+#define COMMAND(id) &command_##id,
+#include "cli/commands.def"
+#undef COMMAND
+    NULL};
+
+const struct option *options_next(const struct command *c, struct options_cursor *at) {
+    for (;; at->group++, at->row = 0) {
+        const struct option *group = c->groups[at->group];
+        const struct option *o = (group ? group : options_common) + at->row;
+        if (!o->names && group) continue;
+        at->row += o->names != NULL;
+        return o->names ? o : NULL;
+    }
+}
+
+bool options_name(const char **names, char name[OPTIONS_NAME]) {
+    size_t n = strcspn(*names, " |");
+    snprintf(name, OPTIONS_NAME, "%.*s", (int)n, *names);
+    *names += n + strspn(*names + n, " |");
+    return n > 0;
+}
+
+static bool is_number(const struct option *o) {
+    return o->kind == OPTION_WHOLE || o->kind == OPTION_REAL || o->kind == OPTION_NUMBERS;
+}
+
+void options_describe(const struct option *o, char text[OPTIONS_TEXT]) {
+    int n = snprintf(text, OPTIONS_TEXT, "%s", o->help);
+    if (is_number(o) && !strstr(o->help, "(default"))
+        snprintf(text + n, OPTIONS_TEXT - (size_t)n, " (default %g)", o->absent);
+}
 
 /* --- finding and storing ---------------------------------------------------------------------- */
 
@@ -113,15 +148,32 @@ static bool is_named(const char *names, const char *word, size_t length) {
 }
 
 static const struct option *find(const struct command *c, const char *word, size_t length) {
-    for (const struct option *const *group = c->groups; *group; group++) {
-        for (const struct option *o = *group; o->names; o++) {
-            if (is_named(o->names, word, length)) return o;
-        }
+    struct options_cursor at = {0};
+    const struct option *o;
+    do o = options_next(c, &at);
+    while (o && !is_named(o->names, word, length));
+    return o;
+}
+
+int options_choice(const char *choices, const char *word) {
+    char choice[OPTIONS_NAME];
+    for (int i = 0; options_name(&choices, choice); i++) {
+        if (strcmp(choice, word) == 0) return i;
     }
-    for (const struct option *o = options_common; o->names; o++) {
-        if (is_named(o->names, word, length)) return o;
+    return -1;
+}
+
+/* Says what the choices are, unless there are none or the word is one of them. */
+static bool check_choice(const char *what, const char *choices, const char *word) {
+    char list[OPTIONS_TEXT] = "", choice[OPTIONS_NAME];
+    size_t used = 0;
+    if (!choices || !strchr(choices, '|') || options_choice(choices, word) >= 0) return true;
+    while (options_name(&choices, choice) && used < sizeof list) {
+        const char *before = !used ? "" : *choices ? ", " : " or ";
+        used += (size_t)snprintf(list + used, sizeof list - used, "%s%s", before, choice);
     }
-    return NULL;
+    message("%s: '%s' is not %s", what, word, list);
+    return false;
 }
 
 bool options_number(const char *text, double low, double high, bool whole, double *value) {
@@ -188,7 +240,7 @@ static bool store(const struct option *o, const char *name, const char *text, st
     struct args_list *list = at;
     switch (o->kind) {
     case OPTION_FLAG: *(bool *)at = true; return true;
-    case OPTION_TEXT: *(const char **)at = text; return true;
+    case OPTION_TEXT: *(const char **)at = text; return check_choice(name, o->value, text);
     case OPTION_LIST:
         if (list->count == ARGS_MAX_REPEATS) {
             message("%s is given more than %d times", name, ARGS_MAX_REPEATS);
@@ -202,14 +254,13 @@ static bool store(const struct option *o, const char *name, const char *text, st
 }
 
 static void set_defaults(const struct command *c, struct args *a) {
-    for (const struct option *const *group = c->groups; *group; group++) {
-        for (const struct option *o = *group; o->names; o++) {
-            void *at = (char *)a + o->offset;
-            if (o->kind == OPTION_WHOLE) *(long long *)at = (long long)o->absent;
-            if (o->kind == OPTION_REAL) *(double *)at = o->absent;
-            if (o->kind == OPTION_NUMBERS)
-                *(struct args_numbers *)at = (struct args_numbers){{(long long)o->absent}, 1};
-        }
+    struct options_cursor cursor = {0};
+    for (const struct option *o; (o = options_next(c, &cursor));) {
+        void *at = (char *)a + o->offset;
+        if (o->kind == OPTION_WHOLE) *(long long *)at = (long long)o->absent;
+        if (o->kind == OPTION_REAL) *(double *)at = o->absent;
+        if (o->kind == OPTION_NUMBERS)
+            *(struct args_numbers *)at = (struct args_numbers){{(long long)o->absent}, 1};
     }
 }
 
@@ -238,6 +289,19 @@ static int parse_option(const struct command *c, char **argv, struct args *a) {
     return store(o, name, argv[1], a) ? 2 : 0;
 }
 
+static bool check_words(const struct command *c, const struct args *a) {
+    if (a->word_count < c->min_words || a->word_count > c->max_words) {
+        message("nibble %s %s: %s; see nibble %s --help", c->name, c->usage,
+                a->word_count < c->min_words ? "something is missing" : "too much is given",
+                c->name);
+        return false;
+    }
+    for (int i = 0; i < a->word_count; i++) {
+        if (!check_choice(c->name, c->choices, a->words[i])) return false;
+    }
+    return true;
+}
+
 bool options_parse(const struct command *c, int argc, char **argv, struct args *a) {
     *a = (struct args){.words = (const char **)argv};
     set_defaults(c, a);
@@ -255,35 +319,31 @@ bool options_parse(const struct command *c, int argc, char **argv, struct args *
             i += used;
         }
     }
-    if (a->help || a->version || (a->word_count >= c->min_words && a->word_count <= c->max_words))
-        return true;
-    message("nibble %s %s: %s; see nibble %s --help", c->name, c->usage,
-            a->word_count < c->min_words ? "something is missing" : "too much is given", c->name);
-    return false;
+    return a->help || a->version || check_words(c, a);
 }
 
 /* --- help ------------------------------------------------------------------------------------- */
 
 static void print_option(const struct option *o) {
-    char left[64] = "";
+    enum { COLUMN = 34 };
+    char left[OPTIONS_TEXT] = "", text[OPTIONS_TEXT];
     for (const char *p = o->names; *p; p++) {
         size_t used = strlen(left);
         snprintf(left + used, sizeof left - used, *p == ' ' ? ", " : "%c", *p);
     }
     size_t used = strlen(left);
     if (o->value) snprintf(left + used, sizeof left - used, " %s", o->value);
-    output_print("  %-*s %s", 34, left, o->help);
-    bool number = o->kind == OPTION_WHOLE || o->kind == OPTION_REAL || o->kind == OPTION_NUMBERS;
-    if (number && !strstr(o->help, "(default")) output_print(" (default %g)", o->absent);
-    output_print("\n");
+    options_describe(o, text);
+    output_print("  %-*s ", COLUMN, left);
+    if (strlen(left) > COLUMN) output_print("\n  %-*s ", COLUMN, "");
+    output_print("%s\n", text);
 }
 
 void options_help(const struct command *c) {
-    output_print("usage: nibble %s %s [options]\n\n  %s\n", c->name, c->usage, c->summary);
+    const char *space = *c->usage ? " " : "";
+    output_print("usage: nibble %s %s%s[options]\n\n  %s\n", c->name, c->usage, space, c->summary);
     if (c->notes) output_print("\n%s\n", c->notes);
     output_print("\noptions:\n");
-    for (const struct option *const *group = c->groups; *group; group++) {
-        for (const struct option *o = *group; o->names; o++) print_option(o);
-    }
-    for (const struct option *o = options_common; o->names; o++) print_option(o);
+    struct options_cursor at = {0};
+    for (const struct option *o; (o = options_next(c, &at));) print_option(o);
 }

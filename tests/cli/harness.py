@@ -7,6 +7,7 @@ import argparse
 import json
 import os
 import resource
+import shutil
 import subprocess
 import tempfile
 import time
@@ -90,15 +91,30 @@ class Nibble:
         return result.err
 
 
+class Skip(Exception):
+    """Raised by a test that lacks something on this machine: it is named and not counted."""
+
+
+def need(program):
+    """The path of another program, or the test is left out."""
+    path = shutil.which(program)
+    if not path:
+        raise Skip(f"no {program}")
+    return path
+
+
 # ---- the runner
 
 def run_test(name, test, given):
-    """In a folder of its own; true if it passed."""
+    """In a folder of its own; true if it passed, None if it was left out."""
     wanted = test.__code__.co_varnames[:test.__code__.co_argcount]
     with tempfile.TemporaryDirectory() as tmp:
         try:
             test(**{key: {"tmp": Path(tmp), **given}[key] for key in wanted})
             return True
+        except Skip as e:
+            print(f"skip {name}: {e}")
+            return None
         except Exception as e:
             trace, lines = e.__traceback__, []
             while trace:  # the lines of the test and of its helpers
@@ -139,5 +155,5 @@ def main(tests):
         results.append(run_test(name, test, given))
         if args.slow:
             print(f"{time.monotonic() - begin:6.2f} s {name}")
-    print(f"{sum(results)} passed, {len(results) - sum(results)} failed")
+    print(f"{results.count(True)} passed, {results.count(False)} failed")
     return 0 if all(results) else 1

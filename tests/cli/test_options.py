@@ -124,7 +124,7 @@ def test_help(tmp, nibble):
                    "--echo", "--bos", "--no-bos", "--ids", "--special", "--escape"]:
         assert f" {option} " in text or f" {option}," in text, option
     for default in ("default 256", "default 0.8", "default 40", "default 0.95", "default 0.05",
-                    "0: 512", "default 64", "f16 (default)"):
+                    "0: 512", "default 64", "default: f16"):
         assert default in text, default
 
 
