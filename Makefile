@@ -6,7 +6,13 @@ config ?= release
 build  := build/$(config)
 obj    := $(build)/obj
 
-PREFIX    ?= /usr/local
+PREFIX     ?= /usr/local
+BINDIR     ?= $(PREFIX)/bin
+LIBDIR     ?= $(PREFIX)/lib
+INCLUDEDIR ?= $(PREFIX)/include
+DATADIR    ?= $(PREFIX)/share
+MANDIR     ?= $(DATADIR)/man
+
 REFERENCE ?=
 MODEL     ?= models/fairytale-4bit.npz
 
@@ -54,6 +60,7 @@ library  := $(filter-out src/cli/%,$(sources))
 objects   = $(patsubst src/%,$(obj)/%.o,$(1))
 tests    := $(patsubst tests/%.c,$(build)/tests/%,$(wildcard tests/unit/*.c tests/kern/*.c tests/model/*.c tests/text/*.c tests/cli/*.c))
 nibble   := $(build)/nibble
+shared   := $(addprefix $(build)/,nibble.1 completion.bash completion.zsh completion.fish)
 
 # Fuzz targets: each is driven over its corpus by replay.c, and in config=fuzz by libFuzzer too.
 targets  := $(filter-out replay,$(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/*.c)))
@@ -63,8 +70,10 @@ inside    = $(filter-out %/main.c.o,$(call objects,$(cli))) $(call objects,$(lib
 FUZZ_SECONDS ?= 600
 SOAK     ?= 1000
 
-.PHONY: all demo test lint fuzz fuzzers soak help clean install
-all: $(nibble) $(build)/libnibble.a
+
+.PHONY: all demo test lint fuzz fuzzers soak help clean install uninstall
+.DELETE_ON_ERROR:
+all: $(nibble) $(build)/libnibble.a $(shared)
 
 ## make              build $(build)/nibble and libnibble.a
 ## make demo         stream a story from the model that ships in models/
@@ -89,11 +98,30 @@ fuzzers: $(fuzzers)
 soak: $(nibble) $(build)/tests/soak/soak
 	/usr/bin/python3 tests/soak/soak.py --build $(build) --count $(SOAK)
 
-## make install      PREFIX (/usr/local), DESTDIR
-install: $(nibble) $(build)/libnibble.a
-	install -D -m 755 $(nibble) $(DESTDIR)$(PREFIX)/bin/nibble
-	install -D -m 644 $(build)/libnibble.a $(DESTDIR)$(PREFIX)/lib/libnibble.a
-	install -D -m 644 include/nibble.h $(DESTDIR)$(PREFIX)/include/nibble.h
+## make install      PREFIX (/usr/local), BINDIR LIBDIR INCLUDEDIR DATADIR MANDIR, DESTDIR
+to    = "$(DESTDIR)$(1)"
+below = $(patsubst $(PREFIX)/%,$${prefix}/%,$(1))
+install: all
+	install -D -m 755 $(nibble) $(call to,$(BINDIR)/nibble)
+	install -D -m 644 $(build)/libnibble.a $(call to,$(LIBDIR)/libnibble.a)
+	install -D -m 644 include/nibble.h $(call to,$(INCLUDEDIR)/nibble.h)
+	install -D -m 644 $(build)/nibble.1 $(call to,$(MANDIR)/man1/nibble.1)
+	install -D -m 644 $(build)/completion.bash $(call to,$(DATADIR)/bash-completion/completions/nibble)
+	install -D -m 644 $(build)/completion.zsh $(call to,$(DATADIR)/zsh/site-functions/_nibble)
+	install -D -m 644 $(build)/completion.fish $(call to,$(DATADIR)/fish/vendor_completions.d/nibble.fish)
+	install -D -m 644 include/nibble.pc.in $(call to,$(LIBDIR)/pkgconfig/nibble.pc)
+	sed -i -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(call below,$(LIBDIR))|' \
+	    -e 's|@INCLUDEDIR@|$(call below,$(INCLUDEDIR))|' -e 's|@LIBS@|$(libs)|' \
+	    -e "s|@VERSION@|$$(sed -n 's/.*NIBBLE_VERSION "\(.*\)"/\1/p' $(build)/gen/version.h)|" \
+	    $(call to,$(LIBDIR)/pkgconfig/nibble.pc)
+
+## make uninstall    with the words that install was given
+uninstall:
+	rm -f $(call to,$(BINDIR)/nibble) $(call to,$(LIBDIR)/libnibble.a) $(call to,$(INCLUDEDIR)/nibble.h) \
+	    $(call to,$(MANDIR)/man1/nibble.1) $(call to,$(LIBDIR)/pkgconfig/nibble.pc) \
+	    $(call to,$(DATADIR)/bash-completion/completions/nibble) \
+	    $(call to,$(DATADIR)/zsh/site-functions/_nibble) \
+	    $(call to,$(DATADIR)/fish/vendor_completions.d/nibble.fish)
 
 ## make clean        remove build/
 clean:
@@ -105,6 +133,12 @@ help:
 
 $(nibble): $(call objects,$(cli)) $(build)/libnibble.a
 	$(CXX) $(CFLAGS_$(config)) $(LDFLAGS) -o $@ $^ $(cli_libs) $(libs)
+
+# The program prints what is made of its option tables.
+$(build)/nibble.1: $(nibble)
+	$(nibble) man > $@
+$(build)/completion.%: $(nibble)
+	$(nibble) completion $* > $@
 
 # One relocatable object whose only global symbols are the public ones. Templates of the C++ library
 # that spm.cc instantiates would be global too, and shared by name with those of the program that links
