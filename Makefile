@@ -70,8 +70,8 @@ inside    = $(filter-out %/main.c.o,$(call objects,$(cli))) $(call objects,$(lib
 FUZZ_SECONDS ?= 600
 SOAK     ?= 1000
 
-
-.PHONY: all demo test lint fuzz fuzzers soak help clean install uninstall
+counted := $(filter cover,$(config))
+.PHONY: all demo test valgrind lint fuzz fuzzers soak help clean install uninstall
 .DELETE_ON_ERROR:
 all: $(nibble) $(build)/libnibble.a $(shared)
 
@@ -82,11 +82,21 @@ demo: $(nibble)
 
 ## make test         every check; REFERENCE=DIR adds those on reference data
 test: $(nibble) $(build)/libnibble.a $(tests) $(replays)
-	/usr/bin/python3 tests/run.py --build $(build) --config $(config) $(if $(REFERENCE),--reference "$(REFERENCE)")
+	@$(if $(counted),find $(build) -name '*.gcda' -delete)
+	/usr/bin/python3 tests/run.py --build $(build) --config $(config) $(if $(REFERENCE),--reference "$(REFERENCE)")$(if \
+	    $(counted),; result=$$?; /usr/bin/python3 tools/coverage.py --build $(build) && exit $$result)
 
-## make lint         only the checks of the house (layers, sizes, names)
+## make valgrind     the suites in C under valgrind, which must be installed
+valgrind: $(tests)
+	/usr/bin/python3 tests/run.py --build $(build) --config $(config) \
+	    --under "valgrind -q --error-exitcode=9 --leak-check=full --suppressions=tests/valgrind.supp"
+
+## make lint         the checks of the house (layers, sizes, names), and cppcheck
 lint: $(build)/libnibble.a
 	/usr/bin/python3 tools/lint.py --build $(build)
+	@command -v cppcheck >/dev/null || { echo "cppcheck is not installed; run: sh scripts/setup.sh lint" >&2; exit 1; }
+	cppcheck --quiet --error-exitcode=1 --inline-suppr --std=c11 --enable=warning,performance,portability \
+	    -D_GNU_SOURCE -Isrc -Iinclude --template='{file}:{line}: {message} [{id}]' src
 
 ## make fuzz         every fuzz target for FUZZ_SECONDS (600), two at a time; needs clang
 fuzz:

@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """Runs every test suite and adds up what they say.
 
-    tests/run.py --build build/release --config release [--reference DIR]
+    tests/run.py --build build/release --config release [--reference DIR] [--under COMMAND]
 
 A suite is a program built from tests/*/*.c, a Python file tests/*/test_*.py, or (for the release
 build) the lint. Each closes with a line 'N passed, N failed'; so does this, with the sum of all.
@@ -13,6 +13,7 @@ import concurrent.futures
 import glob
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -32,19 +33,21 @@ SANITIZERS = {
 }
 
 
-def find_suites(build, config, reference):
-    """(name, command) of every suite, quick ones first."""
+def find_suites(build, config, reference, under):
+    """(name, command) of every suite, quick ones first; with `under` those of C only, run by it."""
     arguments = ["--build", build] + (["--reference", reference] if reference else [])
     suites = []
-    if config == "release":
+    if config == "release" and not under:
         suites.append(("lint", [PYTHON, "tools/lint.py", "--build", build]))
     for path in sorted(glob.glob(os.path.join(build, "tests", "*", "*"))):
         name = os.path.relpath(path, os.path.join(build, "tests"))
         program = os.path.isfile(path) and os.access(path, os.X_OK) and "." not in name
         has_source = os.path.exists(os.path.join(ROOT, "tests", name + ".c"))
         if program and has_source:  # without a source it is a leftover
-            suites.append((name, [path]))
+            suites.append((name, [*under, path]))
     for path in sorted(glob.glob(os.path.join(ROOT, "tests", "*", "test_*.py"))):
+        if under:
+            break
         path = os.path.relpath(path, ROOT)
         suites.append((os.path.relpath(path, "tests"), [PYTHON, path, *arguments]))
     return suites
@@ -139,6 +142,7 @@ def main():
     parser.add_argument("--build", required=True, metavar="DIR", help="such as build/release")
     parser.add_argument("--config", required=True, metavar="NAME", help="such as release")
     parser.add_argument("--reference", metavar="DIR", help="adds the tests on reference data")
+    parser.add_argument("--under", metavar="COMMAND", default="", help="such as valgrind")
     args = parser.parse_args()
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # tests of Ctrl-C inherit what we have
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -147,8 +151,9 @@ def main():
               " that does, or leave it out", file=sys.stderr)
         return 2
     reference = os.path.abspath(args.reference) if args.reference else None
-    suites = find_suites(os.path.abspath(args.build), args.config, reference)
-    runner = Runner(TIMEOUT_S * SLOWER.get(args.config, 4))
+    under = shlex.split(args.under)
+    suites = find_suites(os.path.abspath(args.build), args.config, reference, under)
+    runner = Runner(TIMEOUT_S * (SLOWER.get(args.config, 4) if not under else 12))
     passed = failed = 0
     with concurrent.futures.ThreadPoolExecutor(min(2, os.cpu_count() or 1)) as pool:
         try:

@@ -198,7 +198,8 @@ static bool add_before(struct token_list *list, const int *before, size_t n, str
     if (!ids) return fail(e, STATUS_MEMORY, "not enough memory for %zu tokens", list->count + n);
     memmove(ids + n, ids, list->count * sizeof *ids);
     memcpy(ids, before, n * sizeof *ids);
-    *list = (struct token_list){ids, list->count + n};
+    list->ids = ids;
+    list->count += n;
     return true;
 }
 

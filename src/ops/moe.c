@@ -63,7 +63,7 @@ static float score_group(const float *ranks, size_t count, size_t best) {
 static bool is_allowed(const float *scores, size_t groups, size_t most, size_t group) {
     size_t before = 0;
     for (size_t g = 0; g < groups; g++) {
-        before += scores[g] > scores[group] || (scores[g] == scores[group] && g < group);
+        before += scores[g] > scores[group] || (g < group && scores[g] == scores[group]);
     }
     return before < most;
 }

@@ -209,7 +209,7 @@ static bool append_member(const char *path, const char *name, struct span bytes,
              a.fd < 0 ? strerror(errno) : "it is not a regular file");
     else if (!member)
         ok = fail(e, STATUS_MEMORY, "%s: no memory to add %s", path, name);
-    if (ok) {
+    if (ok && member) {
         a.size = (uint64_t)st.st_size;
         ok = add_array(&a, path, name, bytes, member, e);
     }

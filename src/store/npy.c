@@ -228,8 +228,8 @@ size_t npy_header(unsigned char out[NPY_MAX_HEADER], enum dtype dtype, int dims,
     int n = snprintf(text, sizeof text, "{'descr': '%s', 'fortran_order': False, 'shape': (",
                      dtype_descr(dtype));
     for (int i = 0; i < dims; i++) {
-        const char *format = dims == 1 ? "%" PRIu64 "," : i ? ", %" PRIu64 : "%" PRIu64;
-        n += snprintf(text + n, sizeof text - (size_t)n, format, shape[i]);
+        n += snprintf(text + n, sizeof text - (size_t)n, "%s%" PRIu64 "%s", i ? ", " : "", shape[i],
+                      dims == 1 ? "," : "");
     }
     n += snprintf(text + n, sizeof text - (size_t)n, "), }");
     size_t used = 10 + (size_t)n + 1;

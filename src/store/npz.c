@@ -233,7 +233,8 @@ static bool read_member(struct entry *m, uint64_t i, struct npz_member *member, 
         ok = locate(m, f, &member->bytes, e);
     } else {
         unsigned char *out = calloc((size_t)m->st.size + (m->st.size == 0), 1);
-        member->bytes = (struct span){out, (size_t)m->st.size};
+        member->bytes.data = out;
+        member->bytes.size = (size_t)m->st.size;
         ok = out ? (m->left ? inflate_front : inflate_into)(m, f, out, e)
                  : fail(e, STATUS_MEMORY, "%s: no memory for the %llu bytes that %s inflates to",
                         m->path, (unsigned long long)m->st.size, m->st.name);

@@ -358,7 +358,8 @@ const struct array *store_find(const struct store *store, const char *name) {
 
 struct span store_file(const struct store *store, const char *name) {
     int known = known_index(name);
-    return known < 0 ? (struct span){0} : store->files->known[known].bytes;
+    if (known < 0) return (struct span){0};
+    return store->files->known[known].bytes;
 }
 
 void store_where(const struct store *store, const char *name, char *out, size_t size) {
