@@ -102,7 +102,7 @@ NOT_A_FAMILY = {
     "src/model/rotary.c": ["llama3("],  # and the function that does it
     "src/model/spec.def": ['"llama_4_scaling_beta"'],  # a number in config.json
     "src/model/tensors.c": ['"gpt_neox.', '"gpt_neox.layers.'],  # what tensors' names begin with
-    "src/cli/cmd_perplexity.c": ['"llama"', "window llama"],  # a way of cutting windows
+    "src/cli/cmd_perplexity.c": ['"llama|all"', '"llama"'],  # a way of cutting windows
 }
 
 LEVEL_NAMES = "avx neon sse"  # and what begins with them: avx2, avx512, avxvnni

@@ -31,7 +31,10 @@ static bool insert(struct chat_talk *t, size_t at, const char *role, const char 
     if (size) memcpy(copy, text, size);
     copy[size] = 0;
     memmove(t->messages + at + 1, t->messages + at, (t->count - at) * sizeof *t->messages);
-    t->messages[at] = (nibble_message){role, copy, size};
+    nibble_message *m = t->messages + at;
+    m->role = role;
+    m->text = copy;
+    m->size = size;
     t->count++;
     return true;
 }

@@ -175,8 +175,8 @@ static const struct option options_chat[] = {
      "N", "most tokens of an answer; -1: until its end or a full context"},
     {"--stop", OPTION_LIST, offsetof(struct args, stops), .value = "TEXT",
      .help = "end an answer before this text; repeatable"},
-    {"--overflow", OPTION_TEXT, offsetof(struct args, overflow), .value = "WHAT",
-     .help = "a full context: stop (default), or slide, dropping the oldest turns"},
+    {"--overflow", OPTION_TEXT, offsetof(struct args, overflow), .value = "stop|slide",
+     .help = "what a full context does (default: stop); slide drops the oldest turns"},
     {"--stats", OPTION_FLAG, offsetof(struct args, stats), .help = "statistics after each answer"},
     {"-q --quiet", OPTION_FLAG, offsetof(struct args, quiet), .help = "no greeting, no progress"},
     {0}};

@@ -9,8 +9,8 @@
 #include "cli/stats.h"
 
 static const struct option options_perplexity[] = {
-    {"--window", OPTION_TEXT, offsetof(struct args, window), .value = "KIND",
-     .help = "what is scored: --window llama, the second half of each (default), or all"},
+    {"--window", OPTION_TEXT, offsetof(struct args, window), .value = "llama|all",
+     .help = "what is scored of each: the second half (default), or all"},
     {"--stride", OPTION_WHOLE, offsetof(struct args, stride), 0, 1 << 26, 0, "N",
      "begin a window every N tokens, each scoring what none before it did; 0: as --window says"},
     {"--chunks", OPTION_WHOLE, offsetof(struct args, chunks), 0, 1 << 26, 0, "N",
@@ -105,15 +105,11 @@ static void print_lines(const struct args *a, const nibble_windows *w,
 
 /* --- running ---------------------------------------------------------------------------------- */
 
-static int check_args(const struct args *a, nibble_windows *w) {
-    *w = (nibble_windows){.length = a->context ? (size_t)a->context : WINDOW,
-                          .stride = (size_t)a->stride,
-                          .most = (size_t)a->chunks};
-    if (!a->window || strcmp(a->window, "llama") == 0) return EXIT_DONE;
-    w->all = strcmp(a->window, "all") == 0;
-    if (w->all) return EXIT_DONE;
-    message("'%s': choose --window llama or --window all", a->window);
-    return EXIT_USAGE;
+static nibble_windows windows_of(const struct args *a) {
+    return (nibble_windows){.length = a->context ? (size_t)a->context : WINDOW,
+                            .stride = (size_t)a->stride,
+                            .most = (size_t)a->chunks,
+                            .all = a->window && strcmp(a->window, "all") == 0};
 }
 
 /* The usual length, but for models whose own context is shorter. */
@@ -162,11 +158,10 @@ static int measure(const struct session *s, const struct args *a, const nibble_w
 static int run(const struct args *a) {
     struct session s = {0};
     nibble_ids ids = {0};
-    nibble_windows w;
+    nibble_windows w = windows_of(a);
     size_t bytes;
     message_catch_signals();
-    int code = check_args(a, &w);
-    if (code == EXIT_DONE) code = session_open_model(&s, a->words[0]);
+    int code = session_open_model(&s, a->words[0]);
     if (code == EXIT_DONE) code = input_text_ids(a, s.model, &ids, &w.lead, &bytes);
     if (code == EXIT_DONE) choose_length(a, s.model, &w);
     if (code == EXIT_DONE) code = confine(a);

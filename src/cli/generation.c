@@ -28,15 +28,6 @@ static int read_bias(const char *text, nibble_bias *bias) {
     return EXIT_DONE;
 }
 
-static int read_overflow(const struct args *a, struct generation *g) {
-    const char *overflow = a->overflow ? a->overflow : "stop";
-    g->keep = a->keep;
-    g->slide = strcmp(overflow, "slide") == 0;
-    if (g->slide || strcmp(overflow, "stop") == 0) return EXIT_DONE;
-    message("--overflow: '%s' is not stop or slide", overflow);
-    return EXIT_USAGE;
-}
-
 static uint32_t choose_seed(const struct args *a) {
     uint32_t seed = (uint32_t)nibble_clock();
     if (a->seed >= 0) return (uint32_t)a->seed;
@@ -55,7 +46,9 @@ int generation_read(const struct args *a, struct generation *g) {
         if (code != EXIT_DONE) return code;
     }
     g->seed = choose_seed(a);
-    return read_overflow(a, g);
+    g->keep = a->keep;
+    g->slide = a->overflow && strcmp(a->overflow, "slide") == 0;
+    return EXIT_DONE;
 }
 
 nibble_generation generation_options(const struct args *a, const struct generation *g) {

@@ -78,8 +78,8 @@ const struct option options_generation[] = {
     END};
 
 const struct option options_overflow[] = {
-    {"--overflow", OPTION_TEXT, AT(overflow), .value = "WHAT",
-     .help = "a full context: stop (default), or slide, dropping old tokens"},
+    {"--overflow", OPTION_TEXT, AT(overflow), .value = "stop|slide",
+     .help = "what a full context does (default: stop); slide drops old tokens"},
     {"--keep", OPTION_WHOLE, AT(keep), -1, 1 << 26, 0, "N",
      "tokens of the prompt after BOS that never slide away; -1: all"},
     END};
