@@ -165,14 +165,14 @@ $(build)/tests/%: $(build)/tests/%.o $(call objects,$(library))
 
 # Those of tests/cli and tests/fuzz see the command line's own functions too.
 $(build)/tests/cli/%: $(build)/tests/cli/%.o $(inside)
-	$(CXX) $(CFLAGS_$(config)) $(LDFLAGS) -o $@ $^ $(libs)
+	$(CXX) $(CFLAGS_$(config)) $(LDFLAGS) -o $@ $^ $(cli_libs) $(libs)
 
 $(build)/tests/fuzz/%: $(build)/tests/fuzz/%.o $(build)/tests/fuzz/replay.o $(inside)
-	$(CXX) $(CFLAGS_$(config)) $(LDFLAGS) -o $@ $^ $(libs)
+	$(CXX) $(CFLAGS_$(config)) $(LDFLAGS) -o $@ $^ $(cli_libs) $(libs)
 
 $(build)/fuzz/%: $(build)/tests/fuzz/%.o $(inside)
 	@mkdir -p $(@D)
-	$(CXX) $(CFLAGS_$(config)) -fsanitize=fuzzer $(LDFLAGS) -o $@ $^ $(libs)
+	$(CXX) $(CFLAGS_$(config)) -fsanitize=fuzzer $(LDFLAGS) -o $@ $^ $(cli_libs) $(libs)
 
 $(tests:=.o) $(replays:=.o) $(build)/tests/fuzz/replay.o $(build)/tests/soak/soak.o: $(build)/tests/%.o: tests/%.c
 	@mkdir -p $(@D)

@@ -5,7 +5,7 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     struct tokens *t = NULL;
     struct error e = {0};
-    bool ok = tokens_open(&t, (struct span){data, size}, "tokenizer.model", &e);
+    bool ok = tokens_open(&t, (struct span){data, size}, "tokenizer.model", NULL, &e);
     fuzz_check(ok, &e);
     if (ok) tokens_try(t, data, size);
     tokens_close(t);

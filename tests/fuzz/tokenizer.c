@@ -8,7 +8,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     struct span file = {data, size};
     bool json = size && *data == '{';
     bool ok = json ? tokens_open_json(&t, file, "tokenizer.json", &e)
-                   : tokens_open(&t, file, "tokenizer.model", &e);
+                   : tokens_open(&t, file, "tokenizer.model", NULL, &e);
     fuzz_check(ok, &e);
     if (ok) tokens_try(t, data, size);
     tokens_close(t);

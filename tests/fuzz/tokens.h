@@ -30,13 +30,12 @@ static inline void tokens_try(const struct tokens *t, const uint8_t *more, size_
                                         "<s></s><unk><0x0A>",
                                         "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"};
     char out[8];
-    size_t before;
+    int before[TOKENS_MAX_BEFORE];
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
         tokens_try_text(t, texts[i], strlen(texts[i]), i % 2);
     size_t tail = size < 64 ? size : 64;
     tokens_try_text(t, (const char *)more + size - tail, tail, true);
-    tokens_before(t, &before);
-    if (before > TOKENS_MAX_BEFORE) abort();
+    if (tokens_before(t, before) > TOKENS_MAX_BEFORE) abort();
     for (int id = -1; id <= tokens_count(t) && id < 3000; id++) {
         struct detokenizer d = {t, id % 2};
         tokens_text(&d, id, id % 3, out, sizeof out);
