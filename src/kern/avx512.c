@@ -246,13 +246,16 @@ static inline __attribute__((always_inline)) ivec ivec_groups(const ivec *sums, 
                             _mm512_shuffle_i32x4(ab, cd, 0xdd));
 }
 
-static inline float vec_first(vec v) {
-    return _mm512_cvtss_f32(v);
+static inline float vec_fourth(vec v) {
+    __m128 four = _mm512_castps512_ps128(v);
+    return _mm_cvtss_f32(_mm_permute_ps(four, 0xff));
+}
+
+static inline vec vec_up(vec v) {
+    return _mm512_permute_ps(v, 0x90);
 }
 
 static inline vec vec_tree(vec v, size_t n) {
-    if (n > 1) v = _mm512_add_ps(v, _mm512_permute_ps(v, 0xb1));
-    if (n > 2) v = _mm512_add_ps(v, _mm512_permute_ps(v, 0x4e));
     if (n > 4) v = _mm512_add_ps(v, _mm512_shuffle_f32x4(v, v, 0xb1));
     return n > 8 ? _mm512_add_ps(v, _mm512_shuffle_f32x4(v, v, 0x4e)) : v;
 }
