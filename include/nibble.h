@@ -295,6 +295,11 @@ typedef struct nibble_token {
 typedef struct nibble_generation {
     nibble_sampling sampling;
     size_t max_tokens;        /* SIZE_MAX: until an end token or a full context */
+/* Overwrites in *s what the model's generation_config.json states: temperature (0 with do_sample
+ * false), top_k, top_p, min_p, typical_p, repetition_penalty. *found: whether it states any. */
+NIBBLE_API bool nibble_model_sampling(const nibble_model *m, nibble_sampling *s, bool *found,
+                                      nibble_error *e);
+
     const int *ends; /* tokens that end the text, besides those of config, generation_config,
                         tokenizer and the model's own template */
     size_t end_count;

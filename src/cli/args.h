@@ -7,7 +7,7 @@
 
 #include "nibble.h"
 
-enum { ARGS_MAX_REPEATS = 64, ARGS_MAX_NUMBERS = 16 };
+enum { ARGS_MAX_REPEATS = 64, ARGS_MAX_NUMBERS = 16, ARGS_MAX_GIVEN = 128 };
 
 /* An option that may be given several times. */
 struct args_list {
@@ -26,6 +26,9 @@ struct args {
     const char **words;
     int word_count;
 
+    size_t given[ARGS_MAX_GIVEN]; /* where the values of options that were given lie in here */
+    int given_count;
+
     bool help, version;
 
     /* prompt */
@@ -41,6 +44,7 @@ struct args {
     double temp, top_p, min_p, typical, repeat_penalty, presence_penalty, frequency_penalty;
     long long top_k, repeat_last_n, seed;
     struct args_list logit_bias;
+    bool model_defaults;
 
     /* generation */
     long long n_predict;
@@ -50,7 +54,8 @@ struct args {
     long long keep;
 
     /* chat */
-    const char *system, *template, *save_dir;
+    const char *system, *template, *messages, *save_dir;
+    bool chat, show_prompt;
 
     /* output */
     bool stats, quiet, json, jsonl;

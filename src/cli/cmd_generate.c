@@ -7,6 +7,7 @@
 #include "cli/message.h"
 #include "cli/options.h"
 #include "cli/output.h"
+#include "cli/prompt.h"
 #include "cli/stats.h"
 
 /* --- what is heard while it runs -------------------------------------------------------------- */
@@ -73,6 +74,7 @@ static int read_ids(struct generate_job *j) {
 /* The prompt's tokens: given as ids, or text through the tokenizer. An empty one is BOS alone. */
 static int read_prompt(struct generate_job *j) {
     const struct args *a = j->args;
+    if (prompt_is_chat(a)) return prompt_read(a, &j->session, &j->prompt, &j->ids);
     if (a->ids && (a->prompt || a->file)) {
         message("--ids and a prompt are both given; choose one");
         return EXIT_USAGE;
@@ -142,16 +144,26 @@ static int generate(struct generate_job *j) {
     return message_interrupted() ? message_interrupted_exit() : EXIT_DONE;
 }
 
+static int show_prompt(const struct generate_job *j) {
+    return prompt_show(j->args, &j->session, &j->prompt, &j->ids);
+}
+
+static int run_prompt(struct generate_job *j) {
+    session_confine(j->args, (const char *[]){NULL});
+    int code = session_open_context(&j->session, j->args, 0);
+    return code != EXIT_DONE ? code : generate(j);
+}
+
 static int run(const struct args *a) {
     struct generate_job j = {.args = a};
     message_catch_signals();
     int code = check_args(a);
+    if (code == EXIT_DONE) code = prompt_check(a);
     if (code == EXIT_DONE) code = generation_read(a, &j.generation);
     if (code == EXIT_DONE) code = session_open_model(&j.session, a->words[0]);
+    if (code == EXIT_DONE) code = generation_ask_model(a, &j.session, &j.generation);
     if (code == EXIT_DONE) code = read_prompt(&j);
-    if (code == EXIT_DONE) session_confine(a, (const char *[]){NULL});
-    if (code == EXIT_DONE) code = session_open_context(&j.session, a, 0);
-    if (code == EXIT_DONE) code = generate(&j);
+    if (code == EXIT_DONE) code = a->show_prompt ? show_prompt(&j) : run_prompt(&j);
     session_close(&j.session);
     free(j.prompt.bytes);
     nibble_free(j.ids.ids);
@@ -168,6 +180,7 @@ static const struct option options_programs[] = {
     {0}};
 
 static const struct option *const groups[] = {options_prompt,
+                                              prompt_options,
                                               options_generation,
                                               options_overflow,
                                               options_sampling,

@@ -7,6 +7,7 @@
 
 #include "cli/message.h"
 #include "cli/options.h"
+#include "cli/prompt.h"
 
 static int read_bias(const char *text, nibble_bias *bias) {
     const char *equals = strchr(text, '=');
@@ -35,6 +36,21 @@ static uint32_t choose_seed(const struct args *a) {
     return seed;
 }
 
+static nibble_sampling sampling_of(const struct args *a, const struct generation *g) {
+    return (nibble_sampling){.seed = g->seed,
+                             .temp = (float)a->temp,
+                             .top_k = (int)a->top_k,
+                             .top_p = (float)a->top_p,
+                             .min_p = (float)a->min_p,
+                             .typical = (float)a->typical,
+                             .repeat_penalty = (float)a->repeat_penalty,
+                             .presence_penalty = (float)a->presence_penalty,
+                             .frequency_penalty = (float)a->frequency_penalty,
+                             .repeat_last_n = (int)a->repeat_last_n,
+                             .bias = g->bias,
+                             .bias_count = (size_t)a->logit_bias.count};
+}
+
 int generation_read(const struct args *a, struct generation *g) {
     for (int i = 0; i < a->stops.count; i++) {
         if (*a->stops.items[i]) continue;
@@ -46,26 +62,47 @@ int generation_read(const struct args *a, struct generation *g) {
         if (code != EXIT_DONE) return code;
     }
     g->seed = choose_seed(a);
+    g->sampling = sampling_of(a, g);
+    g->end = -1;
     g->keep = a->keep;
     g->slide = a->overflow && strcmp(a->overflow, "slide") == 0;
     return EXIT_DONE;
 }
 
+/* Options that are given count more than what the model says. */
+static void keep_given(const struct args *a, nibble_sampling *from_model,
+                       const nibble_sampling *given) {
+#define KEEP(option, member)                                                                       \
+    if (options_given(a, offsetof(struct args, option))) from_model->member = given->member
+    KEEP(temp, temp);
+    KEEP(top_k, top_k);
+    KEEP(top_p, top_p);
+    KEEP(min_p, min_p);
+    KEEP(typical, typical);
+    KEEP(repeat_penalty, repeat_penalty);
+#undef KEEP
+}
+
+int generation_ask_model(const struct args *a, const struct session *s, struct generation *g) {
+    nibble_error e;
+    nibble_sampling sampling = g->sampling;
+    bool found;
+    g->end = prompt_end(a, s);
+    if (!a->model_defaults) return EXIT_DONE;
+    if (!nibble_model_sampling(s->model, &sampling, &found, &e)) return message_error(&e);
+    if (!found)
+        message("note: the model says nothing of sampling, so --model-defaults does nothing");
+    keep_given(a, &sampling, &g->sampling);
+    g->sampling = sampling;
+    return EXIT_DONE;
+}
+
 nibble_generation generation_options(const struct args *a, const struct generation *g) {
     return (nibble_generation){
-        .sampling = {.seed = g->seed,
-                     .temp = (float)a->temp,
-                     .top_k = (int)a->top_k,
-                     .top_p = (float)a->top_p,
-                     .min_p = (float)a->min_p,
-                     .typical = (float)a->typical,
-                     .repeat_penalty = (float)a->repeat_penalty,
-                     .presence_penalty = (float)a->presence_penalty,
-                     .frequency_penalty = (float)a->frequency_penalty,
-                     .repeat_last_n = (int)a->repeat_last_n,
-                     .bias = g->bias,
-                     .bias_count = (size_t)a->logit_bias.count},
+        .sampling = g->sampling,
         .max_tokens = a->n_predict < 0 ? SIZE_MAX : (size_t)a->n_predict,
+        .ends = &g->end,
+        .end_count = g->end >= 0,
         .ignore_end = a->ignore_eos,
         .stops = a->stops.items,
         .stop_count = (size_t)a->stops.count,

@@ -2,10 +2,12 @@
 #ifndef NIBBLE_CLI_GENERATION_H
 #define NIBBLE_CLI_GENERATION_H
 
-#include "cli/args.h"
+#include "cli/session.h"
 
 struct generation {
     nibble_bias bias[ARGS_MAX_REPEATS];
+    nibble_sampling sampling;
+    int end;        /* the token that ends an answer in the chat template chosen, or -1 */
     uint32_t seed;  /* the one asked for, or a random one */
     bool slide;     /* --overflow slide */
     long long keep; /* --keep */
@@ -13,6 +15,10 @@ struct generation {
 
 /* Checks and reads the options. Returns 0, or the exit code after printing why. */
 int generation_read(const struct args *a, struct generation *g);
+
+/* Then, once the model is open: what it says itself of sampling (--model-defaults), and the end of
+ * an answer (--template). The same returns. */
+int generation_ask_model(const struct args *a, const struct session *s, struct generation *g);
 
 /* What the library wants to know, but for the callbacks. g and a are borrowed by it. */
 nibble_generation generation_options(const struct args *a, const struct generation *g);

@@ -62,6 +62,8 @@ const struct option options_sampling[] = {
      "and for each time it is there"},
     {"--logit-bias", OPTION_LIST, AT(logit_bias), .value = "ID=X",
      .help = "added to a token's logit; repeatable"},
+    {"--model-defaults", OPTION_FLAG, AT(model_defaults),
+     .help = "what the model's generation_config.json says of these, but for options given"},
     {"-s --seed", OPTION_WHOLE, AT(seed), -1, 4294967295.0, -1, "N",
      "seed of the sampling; -1: random"},
     END};
@@ -235,9 +237,22 @@ static bool store_numbers(const struct option *o, const char *name, const char *
     }
 }
 
+bool options_given(const struct args *a, size_t offset) {
+    for (int i = 0; i < a->given_count; i++) {
+        if (a->given[i] == offset) return true;
+    }
+    return false;
+}
+
+static void mark_given(const struct option *o, struct args *a) {
+    bool known = options_given(a, o->offset);
+    if (!known && a->given_count < ARGS_MAX_GIVEN) a->given[a->given_count++] = o->offset;
+}
+
 static bool store(const struct option *o, const char *name, const char *text, struct args *a) {
     void *at = (char *)a + o->offset;
     struct args_list *list = at;
+    mark_given(o, a);
     switch (o->kind) {
     case OPTION_FLAG: *(bool *)at = true; return true;
     case OPTION_TEXT: *(const char **)at = text; return check_choice(name, o->value, text);

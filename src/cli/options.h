@@ -75,6 +75,9 @@ void options_describe(const struct option *o, char text[OPTIONS_TEXT]);
  * argv. On failure the reason has been printed: exit with 2. */
 bool options_parse(const struct command *c, int argc, char **argv, struct args *a);
 
+/* Whether the option whose value lies at offset was given; its default may be the same. */
+bool options_given(const struct args *a, size_t offset);
+
 void options_help(const struct command *c);
 
 /* Which of the choices a word is, from 0; -1 if none. */

@@ -1,0 +1,194 @@
+#include "cli/prompt.h"
+
+#include <cjson/cJSON.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/message.h"
+#include "cli/output.h"
+
+#define AT(member) offsetof(struct args, member)
+
+const struct option prompt_options[] = {
+    {"--chat", OPTION_FLAG, AT(chat),
+     .help = "the prompt is a message: put the chat template around it"},
+    {"--system", OPTION_TEXT, AT(system), .value = "TEXT",
+     .help = "with --chat: the system message"},
+    {"--messages", OPTION_TEXT, AT(messages), .value = "FILE",
+     .help = "a conversation instead of a prompt: [{\"role\": ..., \"content\": ...}, ...]"},
+    {"--template", OPTION_TEXT, AT(template), .value = "NAME",
+     .help = "a built-in chat template (default: the model's own)"},
+    {"--show-prompt", OPTION_FLAG, AT(show_prompt),
+     .help = "print the text that goes in, and on the last line its ids; generate nothing"},
+    {0}};
+
+bool prompt_is_chat(const struct args *a) {
+    return a->chat || a->messages;
+}
+
+static int refuse(const char *why) {
+    message("%s", why);
+    return EXIT_USAGE;
+}
+
+int prompt_check(const struct args *a) {
+    if (!prompt_is_chat(a) && (a->system || a->template))
+        return refuse("--system and --template belong to --chat or --messages; give one of them "
+                      "too");
+    if (!prompt_is_chat(a)) return EXIT_DONE;
+    if (a->chat && a->messages) return refuse("--chat and --messages are both given; choose one");
+    if (a->ids) return refuse("--ids goes in as it is; leave --chat and --messages out");
+    if (a->special)
+        return refuse("--special: control tokens of a conversation are those of its template; "
+                      "leave it out");
+    if (a->messages && (a->prompt || a->file || a->system))
+        return refuse("--messages holds the whole conversation; leave -p, -f and --system out");
+    return EXIT_DONE;
+}
+
+/* --- the messages ------------------------------------------------------------------------------
+ */
+
+struct talk {
+    nibble_message *messages;
+    size_t count;
+    struct input_text text; /* of the user, or the file */
+    cJSON *root;            /* of the file */
+};
+
+static void talk_free(struct talk *t) {
+    free(t->messages);
+    free(t->text.bytes);
+    cJSON_Delete(t->root);
+}
+
+static int read_one(const struct args *a, struct talk *t) {
+    int code = input_read(a, true, &t->text);
+    if (code != EXIT_DONE) return code;
+    t->messages = calloc(2, sizeof *t->messages);
+    if (!t->messages) {
+        message("not enough memory for the messages");
+        return EXIT_FAILED;
+    }
+    if (a->system)
+        t->messages[t->count++] = (nibble_message){"system", a->system, strlen(a->system)};
+    t->messages[t->count++] = (nibble_message){"user", t->text.bytes, t->text.size};
+    return EXIT_DONE;
+}
+
+static int fail_file(const struct args *a, const char *why) {
+    message("%s: %s; a list of objects such as {\"role\": \"user\", \"content\": \"Hello\"} is "
+            "expected",
+            a->messages, why);
+    return EXIT_FAILED;
+}
+
+/* What cJSON would let pass, and would end a text early. */
+static bool holds_nul(const struct input_text *text) {
+    return memchr(text->bytes, 0, text->size) || strstr(text->bytes, "\\u0000");
+}
+
+static int read_many(const struct args *a, struct talk *t) {
+    struct args file = {.file = a->messages};
+    int code = input_read(&file, false, &t->text);
+    if (code != EXIT_DONE) return code;
+    if (holds_nul(&t->text)) return fail_file(a, "it holds a NUL");
+    t->root = cJSON_ParseWithLength(t->text.bytes, t->text.size);
+    if (!cJSON_IsArray(t->root)) return fail_file(a, "it is no list in JSON");
+    t->messages = calloc((size_t)cJSON_GetArraySize(t->root) + 1, sizeof *t->messages);
+    if (!t->messages) return fail_file(a, "there is not enough memory for it");
+    const cJSON *each;
+    cJSON_ArrayForEach(each, t->root) {
+        const char *role = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(each, "role"));
+        const char *text = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(each, "content"));
+        if (!role || !text) return fail_file(a, "a message has no role or no content as text");
+        t->messages[t->count++] = (nibble_message){role, text, strlen(text)};
+    }
+    return EXIT_DONE;
+}
+
+/* --- text and ids ------------------------------------------------------------------------------
+ */
+
+/* BOS is the template's business, but somebody may know better. */
+static int change_bos(const struct args *a, int bos, nibble_ids *ids) {
+    bool there = ids->count && ids->ids[0] == bos;
+    if (a->bos && a->no_bos) return refuse("--bos and --no-bos are both given; choose one");
+    if (a->no_bos && there) memmove(ids->ids, ids->ids + 1, --ids->count * sizeof *ids->ids);
+    if (!a->bos || there || bos < 0) return EXIT_DONE;
+    int *more = realloc(ids->ids, (ids->count + 1) * sizeof *more);
+    if (!more) {
+        message("not enough memory for the tokens");
+        return EXIT_FAILED;
+    }
+    memmove(more + 1, more, ids->count++ * sizeof *more);
+    more[0] = bos;
+    ids->ids = more;
+    return EXIT_DONE;
+}
+
+static int encode(const struct args *a, const struct session *s, const struct talk *t,
+                  struct input_text *text, nibble_ids *ids) {
+    nibble_error e;
+    nibble_model_info info;
+    const nibble_template *c = nibble_template_choose(s->model, a->template, &e);
+    if (!c) return message_error(&e);
+    if (!nibble_chat_text(s->tokenizer, c, t->messages, t->count, true, &text->bytes, &text->size,
+                          &e) ||
+        !nibble_chat_encode(s->tokenizer, c, t->messages, t->count, true, ids, &e))
+        return message_error(&e);
+    if (a->system && !nibble_template_has_system(c))
+        message("note: the chat template %s takes no notice of a system message",
+                nibble_template_name(c));
+    nibble_model_describe(s->model, &info);
+    return change_bos(a, info.bos, ids);
+}
+
+int prompt_read(const struct args *a, const struct session *s, struct input_text *text,
+                nibble_ids *ids) {
+    struct talk t = {0};
+    if (!s->tokenizer) {
+        message("%s has no tokenizer, and so no conversation can be had with it", a->words[0]);
+        return EXIT_FAILED;
+    }
+    int code = a->messages ? read_many(a, &t) : read_one(a, &t);
+    if (code == EXIT_DONE) code = encode(a, s, &t, text, ids);
+    talk_free(&t);
+    return code;
+}
+
+int prompt_end(const struct args *a, const struct session *s) {
+    const nibble_template *c = a->template ? nibble_template_named(a->template) : NULL;
+    return c && s->tokenizer ? nibble_chat_end(s->tokenizer, c) : -1;
+}
+
+/* --- showing it --------------------------------------------------------------------------------
+ */
+
+static int show(const struct args *a, const char *text, size_t size, const nibble_ids *ids) {
+    if (a->json || a->jsonl) {
+        cJSON *o = cJSON_CreateObject();
+        cJSON_AddItemToObject(o, "text", text ? output_json_text(text, size) : cJSON_CreateNull());
+        cJSON_AddItemToObject(o, "ids", cJSON_CreateIntArray(ids->ids, (int)ids->count));
+        output_json(o);
+        return EXIT_DONE;
+    }
+    if (size) output_write(text, size);
+    output_write("\n", 1);
+    for (size_t i = 0; i < ids->count; i++) output_print("%s%d", i ? " " : "", ids->ids[i]);
+    output_write("\n", 1);
+    return EXIT_DONE;
+}
+
+int prompt_show(const struct args *a, const struct session *s, const struct input_text *text,
+                const nibble_ids *ids) {
+    nibble_error e;
+    char *made;
+    size_t size;
+    if (text->bytes || !s->tokenizer) return show(a, text->bytes, text->size, ids);
+    if (!nibble_detokenize(s->tokenizer, ids->ids, ids->count, &made, &size, &e))
+        return message_error(&e);
+    int code = show(a, made, size, ids);
+    nibble_free(made);
+    return code;
+}
