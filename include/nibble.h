@@ -190,7 +190,10 @@ NIBBLE_API const nibble_template *nibble_template_choose(const nibble_model *m, 
                                                          nibble_error *e);
 
 NIBBLE_API const char *nibble_template_name(const nibble_template *c); /* or "of the model" */
-NIBBLE_API bool nibble_template_has_system(const nibble_template *c);  /* takes such a message */
+
+/* Whether a system message reaches the model. Where not, most templates refuse one, and some take
+ * no notice of it. */
+NIBBLE_API bool nibble_template_has_system(const nibble_template *c);
 
 /* A conversation is a system message or none, then messages of the user and of the assistant in
  * turn, the user's first. */
@@ -292,14 +295,14 @@ typedef struct nibble_token {
     const float *logits; /* [vocab] that it was chosen from, before bias, penalties and all else */
 } nibble_token;
 
-typedef struct nibble_generation {
-    nibble_sampling sampling;
-    size_t max_tokens;        /* SIZE_MAX: until an end token or a full context */
 /* Overwrites in *s what the model's generation_config.json states: temperature (0 with do_sample
  * false), top_k, top_p, min_p, typical_p, repetition_penalty. *found: whether it states any. */
 NIBBLE_API bool nibble_model_sampling(const nibble_model *m, nibble_sampling *s, bool *found,
                                       nibble_error *e);
 
+typedef struct nibble_generation {
+    nibble_sampling sampling;
+    size_t max_tokens;        /* SIZE_MAX: until an end token or a full context */
     const int *ends; /* tokens that end the text, besides those of config, generation_config,
                         tokenizer and the model's own template */
     size_t end_count;

@@ -22,7 +22,9 @@ quantized already stays as it is. Members are stored, not compressed, the data o
 of 64 bytes in the file. The same input gives the same bytes.
 
 config.json is written in one spelling, that of Hugging Face with RoPE in rope_theta and
-rope_scaling, whatever the input has; its object "nibble" says where the model came from.
+rope_scaling, whatever the input has; its object "nibble" says where the model came from. A chat
+template is run on probe conversations (with Jinja, package python3-jinja2), and what it writes
+around messages is stored as chat_segments.json.
 """
 import argparse
 import contextlib
@@ -43,6 +45,7 @@ except ImportError:
     name = os.path.basename(sys.argv[0])
     sys.exit(f"{name}: numpy is missing; install the package python3-numpy")
 
+from chat_template import SEGMENTS, segments_file
 from checkpoint import Failure, Made, reading
 from console import (Stopped, catch_signals, chunks, megabytes, program, received, say,
                      stop_if_asked)
@@ -93,6 +96,16 @@ def read_input(path, tokenizer):
 def config_file(path, config, form):
     data = config_bytes(path, config, source_of(path, form))
     return Made("config.json", path, "U8", (len(data),), len(data), lambda: iter((data,)))
+
+
+def with_segments(path, files):
+    """The files, with the segments of the chat template, unless they are there already."""
+    if any(file.name == SEGMENTS for file in files):
+        return files
+    segments, notes = segments_file(path, files)
+    for note in notes:
+        say(note)
+    return [*files, segments] if segments else files
 
 
 def in_order(files):
@@ -263,6 +276,7 @@ def plan(args):
     (config, files, tensors), form, notes = read_input(args.input, args.tokenizer)
     written = next((file.path for file in files if file.name == "config.json"), args.input)
     check_config(written, config)
+    files = with_segments(args.input, files)
     files = in_order([*files, config_file(args.input, config, form)])
     packed = packed_names(tensors)
     if packed and args.bits:

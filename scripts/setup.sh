@@ -12,7 +12,7 @@
 set -eu
 
 packages="build-essential libopenblas-dev libzip-dev libcjson-dev libsentencepiece-dev
-libpcre2-dev libutf8proc-dev libedit-dev python3 python3-numpy"
+libpcre2-dev libutf8proc-dev libedit-dev python3 python3-numpy python3-jinja2"
 
 die() { echo "setup.sh: $*" >&2; exit 1; }
 

@@ -1,5 +1,6 @@
 #include "text/chat.h"
 
+#include <cjson/cJSON.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -12,9 +13,19 @@ static bool is_role(const struct chat_conversation *c, size_t i, const char *rol
     return i < c->count && strcmp(c->messages[i].role, role) == 0;
 }
 
+static bool takes_system(const struct chat *c) {
+    return c->text[CHAT_START_SYSTEM] || c->system_last || c->system_ignored;
+}
+
+/* What follows the last message. */
+static enum chat_text end_of(const struct chat_conversation *c) {
+    if (is_role(c, c->count - 1, "assistant")) return CHAT_ASSISTANT_END;
+    return c->open ? CHAT_USER_OPEN : CHAT_USER_END;
+}
+
 static bool check(const struct chat_conversation *c, struct error *e) {
     size_t first = is_role(c, 0, "system");
-    if (first && !c->chat->text[CHAT_START_SYSTEM] && !c->chat->system_last)
+    if (first && !takes_system(c->chat))
         return fail(e, STATUS_ARGUMENT,
                     "the chat template %s takes no system message; say it in the first message",
                     c->chat->name);
@@ -26,8 +37,13 @@ static bool check(const struct chat_conversation *c, struct error *e) {
                     "system message may come first, then user and assistant take turns",
                     i + 1, c->messages[i].role, role);
     }
-    if (c->count > first) return true;
-    return fail(e, STATUS_ARGUMENT, "the conversation has no message of the user");
+    if (c->count == first)
+        return fail(e, STATUS_ARGUMENT, "the conversation has no message of the user");
+    if (c->chat->text[end_of(c)]) return true;
+    return fail(e, STATUS_ARGUMENT,
+                "the chat template %s has no place for a conversation that ends with a message of "
+                "the %s",
+                c->chat->name, c->messages[c->count - 1].role);
 }
 
 /* --- The text --------------------------------------------------------------------------------- */
@@ -87,7 +103,7 @@ static struct span drop_thought(const struct chat *chat, struct span text) {
     size_t length = end ? strlen(end) : 0;
     for (size_t i = text.size; length && i >= length; i--) {
         if (memcmp(text.data + i - length, end, length) != 0) continue;
-        return trim((const char *)text.data + i, text.size - i, CHAT_TRIM_LEFT | CHAT_TRIM_LINES);
+        return trim((const char *)text.data + i, text.size - i, chat->trim[CHAT_THOUGHT]);
     }
     return text;
 }
@@ -108,11 +124,12 @@ static void add_message(struct draft *d, size_t i, enum chat_part part) {
 
 static void add_user(struct draft *d, size_t i, size_t first) {
     const struct chat_conversation *c = d->conversation;
-    bool system = first && (c->chat->system_last ? i + 1 == c->count : i == first);
-    bool last = c->chat->system_last;
-    if (i > first) add_text(d, CHAT_ASSISTANT_USER);
-    if (i == first && (!first || last)) add_text(d, CHAT_START_USER);
-    if (system && !last) add_text(d, CHAT_START_SYSTEM);
+    bool last = c->chat->system_last, told = first && !c->chat->system_ignored;
+    bool system = told && (last ? i + 1 == c->count : i == first);
+    if (i > first)
+        add_text(d, CHAT_ASSISTANT_USER);
+    else
+        add_text(d, last || !system ? CHAT_START_USER : CHAT_START_SYSTEM);
     if (system) add_message(d, 0, CHAT_SYSTEM);
     if (system) add_text(d, CHAT_SYSTEM_USER);
     add_message(d, i, system ? CHAT_FIRST_USER : CHAT_USER);
@@ -136,8 +153,7 @@ static bool write(struct draft *d, struct error *e) {
         else
             add_user(d, i, first);
     }
-    bool answered = (c->count - first) % 2 == 0;
-    add_text(d, answered ? CHAT_ASSISTANT_END : c->open ? CHAT_USER_OPEN : CHAT_USER_END);
+    add_text(d, end_of(c));
     if (d->words && !d->text.failed) return true;
     return fail(e, STATUS_MEMORY, "not enough memory for a conversation of %zu messages", c->count);
 }
@@ -184,13 +200,26 @@ static bool encode_text(struct draft *d, enum chat_text which, struct token_list
     return tokens_encode(d->tokens, d->text.data, d->text.size, true, list, e);
 }
 
+/* The ids of all that may hold control tokens of the template. */
+static bool encode_texts(const struct tokens *t, const struct chat_conversation *c,
+                         struct token_list *list, struct error *e) {
+    struct draft d = {.tokens = t, .conversation = c};
+    const cJSON *mark;
+    bool ok = true;
+    for (int i = 0; ok && i < CHAT_TEXTS; i++) ok = encode_text(&d, (enum chat_text)i, list, e);
+    close(&d);
+    cJSON_ArrayForEach(mark, c->chat->marks) {
+        const char *text = mark->valuestring;
+        ok = ok && tokens_encode(t, text, strlen(text), true, list, e);
+    }
+    return ok;
+}
+
 /* Leaves in *list the marks of the template that messages would turn into ids. */
 static bool find_barred(const struct tokens *t, const struct chat_conversation *c,
                         struct token_list *list, struct error *e) {
-    struct draft d = {.tokens = t, .conversation = c};
     size_t kept = 0;
-    bool ok = true;
-    for (int i = 0; ok && i < CHAT_TEXTS; i++) ok = encode_text(&d, (enum chat_text)i, list, e);
+    if (!encode_texts(t, c, list, e)) return false;
     for (size_t i = 0; i < list->count; i++) {
         int id = list->ids[i];
         struct guard known = {.barred = list->ids, .barred_count = kept};
@@ -198,8 +227,7 @@ static bool find_barred(const struct tokens *t, const struct chat_conversation *
             list->ids[kept++] = id;
     }
     list->count = kept;
-    close(&d);
-    return ok;
+    return true;
 }
 
 bool chat_encode(const struct tokens *t, const struct chat_conversation *c, struct token_list *list,

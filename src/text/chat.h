@@ -26,8 +26,8 @@ enum chat_text {
                                */
     CHAT_ASSISTANT_USER,      /* between an answer and the next message */
     CHAT_USER_OPEN,           /* behind the user's last message: here an answer begins */
-    CHAT_USER_END,            /* behind the same, if none is to begin */
-    CHAT_ASSISTANT_END,       /* behind an answer that ends the conversation */
+    CHAT_USER_END,            /* behind the same, if none is to begin; NULL: that is refused */
+    CHAT_ASSISTANT_END,       /* behind an answer that ends the conversation; NULL: refused */
     CHAT_TEXTS,
 };
 
@@ -37,8 +37,9 @@ enum chat_part {
     CHAT_USER,
     CHAT_ASSISTANT,
     CHAT_LAST_ASSISTANT,
+    CHAT_THOUGHT,
     CHAT_PARTS
-}; /* FIRST_USER: behind a system message */
+}; /* FIRST_USER: behind a system message; THOUGHT: an answer, where thought_end is cut off */
 
 /* What is cut off a message: white space as Python's str.strip has it, or line feeds alone. */
 enum chat_trim {
@@ -55,9 +56,13 @@ struct chat {
     /* The system message stands before the user's last message, if that ends the conversation, and
      * nowhere else; SYSTEM_USER goes between the two and START_SYSTEM is not used. */
     bool system_last;
-    /* Of an answer, all up to the last of these is left out, and line feeds behind it: what a model
-     * thinks is not kept. NULL: nothing. */
+    bool system_ignored; /* it stands nowhere */
+    /* Of an answer that does not end the conversation, all up to the last of these is left out:
+     * what a model thinks is not kept. NULL: nothing is. */
     const char *thought_end;
+    /* A list of texts, or NULL: what looks like tokens in the template, be it in its texts or not.
+     */
+    const struct cJSON *marks;
     struct cJSON *owned; /* what the rest points into, or NULL */
 };
 

@@ -4,7 +4,7 @@
 #include "text/chat.h"
 #include "text/json.h"
 
-enum { MAX_TEXT = 1 << 16 };
+enum { MAX_TEXT = 1 << 16, MAX_MARK = 256, MAX_MARKS = 1024 };
 
 static const char *const text_names[CHAT_TEXTS] = {
     [CHAT_START_SYSTEM] = "start_system",
@@ -19,8 +19,12 @@ static const char *const text_names[CHAT_TEXTS] = {
 };
 
 static const char *const part_names[CHAT_PARTS] = {
-    [CHAT_SYSTEM] = "system",       [CHAT_FIRST_USER] = "first_user",         [CHAT_USER] = "user",
-    [CHAT_ASSISTANT] = "assistant", [CHAT_LAST_ASSISTANT] = "last_assistant",
+    [CHAT_SYSTEM] = "system",
+    [CHAT_FIRST_USER] = "first_user",
+    [CHAT_USER] = "user",
+    [CHAT_ASSISTANT] = "assistant",
+    [CHAT_LAST_ASSISTANT] = "last_assistant",
+    [CHAT_THOUGHT] = "thought",
 };
 
 static const struct {
@@ -50,8 +54,14 @@ static bool read_text(const struct json *in, const cJSON *o, const char *name, c
 }
 
 static bool is_required(const struct chat *c, int text) {
-    if (text == CHAT_USER_LAST_ASSISTANT || text == CHAT_START_SYSTEM) return false;
-    return text != CHAT_SYSTEM_USER || c->system_last || c->text[CHAT_START_SYSTEM];
+    switch (text) {
+    case CHAT_START_USER:
+    case CHAT_USER_ASSISTANT:
+    case CHAT_ASSISTANT_USER:
+    case CHAT_USER_OPEN: return true;
+    case CHAT_SYSTEM_USER: return c->system_last || c->text[CHAT_START_SYSTEM];
+    default: return false;
+    }
 }
 
 static bool read_texts(const struct json *in, const cJSON *o, struct chat *c) {
@@ -87,9 +97,23 @@ static bool read_trim(const struct json *in, const cJSON *o, const char *name,
 
 static bool read_trims(const struct json *in, const cJSON *o, struct chat *c) {
     if (o && !cJSON_IsObject(o)) return json_wrong(in, "it is no object");
-    if (!json_only(in, o, "system first_user user assistant last_assistant")) return false;
+    if (!json_only(in, o, "system first_user user assistant last_assistant thought")) return false;
     for (int i = 0; i < CHAT_PARTS; i++) {
         if (!read_trim(in, o, part_names[i], &c->trim[i])) return false;
+    }
+    return true;
+}
+
+static bool read_marks(const struct json *in, const cJSON *list, struct chat *c) {
+    const cJSON *each;
+    c->marks = list;
+    if (!list) return true;
+    if (!cJSON_IsArray(list)) return json_wrong(in, "its marks are no list");
+    if (cJSON_GetArraySize(list) > MAX_MARKS) return json_wrong(in, "it has over 1024 marks");
+    cJSON_ArrayForEach(each, list) {
+        const char *text = cJSON_GetStringValue(each);
+        if (!text || strlen(text) > MAX_MARK)
+            return json_wrong(in, "a mark of it is no string, or of more than 256 bytes");
     }
     return true;
 }
@@ -110,9 +134,12 @@ bool chat_json_open(struct chat *c, struct span file, const char *where, struct 
     *c = (struct chat){.name = "of the model", .owned = root};
     if (!root) return false;
     if (read_version(&in, root) &&
-        json_only(&in, root, "nibble_chat texts trim system_last thought_end") &&
+        json_only(&in, root,
+                  "nibble_chat texts trim system_last system_ignored thought_end marks") &&
         json_flag(&in, root, "system_last", &c->system_last) &&
+        json_flag(&in, root, "system_ignored", &c->system_ignored) &&
         read_text(&in, root, "thought_end", &c->thought_end) &&
+        read_marks(&in, json_find(root, "marks"), c) &&
         read_texts(&in, json_find(root, "texts"), c) &&
         read_trims(&trim, json_find(root, "trim"), c))
         return true;

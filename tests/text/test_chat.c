@@ -121,6 +121,7 @@ static void test_last(void) {
     chat.text[CHAT_START_SYSTEM] = NULL;
     chat.text[CHAT_USER_LAST_ASSISTANT] = " [/INST]!";
     chat.thought_end = "</t>";
+    chat.trim[CHAT_THOUGHT] = CHAT_TRIM_LEFT | CHAT_TRIM_LINES;
     check_talk(t, &chat, &(struct talk){NULL, {"s", "a"}, true, "<s>[INST] s\n\na [/INST]"});
     check_talk(t, &chat,
                &(struct talk){NULL,
@@ -129,6 +130,15 @@ static void test_last(void) {
                               "<s>[INST] a [/INST] b</s>[INST] s\n\nc [/INST]"});
     check_talk(t, &chat,
                &(struct talk){NULL, {"s", "a", "x</t>b"}, true, "<s>[INST] a [/INST]!x</t>b</s>"});
+    tokens_close(t);
+}
+
+static void test_ignored(void) {
+    struct chat chat = *chat_named("zephyr");
+    struct tokens *t = open_model(BPE_BYTES);
+    chat.text[CHAT_START_SYSTEM] = NULL;
+    chat.system_ignored = true;
+    check_talk(t, &chat, &(struct talk){NULL, {"s", "a"}, false, "<|user|>\na</s>\n"});
     tokens_close(t);
 }
 
@@ -147,6 +157,12 @@ static void test_refused(void) {
     CHECK(!chat_encode(t, &c, &list, &e) && strstr(e.message, "no message of the user"));
     chat.text[CHAT_START_SYSTEM] = NULL;
     CHECK(!chat_encode(t, &c, &list, &e) && strstr(e.message, "takes no system message"));
+    chat.system_ignored = true;
+    chat.text[CHAT_ASSISTANT_END] = NULL;
+    m[0] = (struct chat_message){"user", "a", 1};
+    m[1] = (struct chat_message){"assistant", "b", 1};
+    c = (struct chat_conversation){&chat, m, 2, true, -1, -1};
+    CHECK(!chat_encode(t, &c, &list, &e) && strstr(e.message, "ends with a message of the assist"));
     m[0].role = "tool";
     c = (struct chat_conversation){&chat, m, 1, true, -1, -1};
     CHECK(!chat_encode(t, &c, &list, &e) && strstr(e.message, "'tool' where 'user' is due"));
@@ -336,6 +352,8 @@ static void test_stored(void) {
          "control character"},
         {"{`nibble_chat`:1,`texts`:{" TEXTS "},`system_last`:true}", "system_user"},
         {"{`nibble_chat`:1,`texts`:{" TEXTS "},`more`:1}", "more"},
+        {"{`nibble_chat`:1,`texts`:{" TEXTS "},`marks`:7}", "no list"},
+        {"{`nibble_chat`:1,`texts`:{" TEXTS "},`marks`:[7]}", "no string"},
     };
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
         CHECK_MSG(!open_stored(&chat, wrong[i][0], &e), "%s", wrong[i][0]);
@@ -348,6 +366,7 @@ int main(void) {
     check_run("table", test_table);
     check_run("trim", test_trim);
     check_run("last", test_last);
+    check_run("ignored", test_ignored);
     check_run("refused", test_refused);
     check_run("ids", test_ids);
     check_run("injection", test_injection);
