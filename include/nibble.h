@@ -266,6 +266,12 @@ NIBBLE_API bool nibble_eval(nibble_context *c, const int *ids, size_t n, float *
 /* Forgets all tokens from position pos on. */
 NIBBLE_API void nibble_rewind(nibble_context *c, size_t pos);
 
+/* Forgets all but the longest beginning of ids [n] that the context holds already, just as if all
+ * of them were appended to an empty one now; at most n - 1 tokens. Returns its length: what is
+ * left to append is ids from there on. (With the option blas results may then differ in last bits,
+ * as with another batch size.) */
+NIBBLE_API size_t nibble_keep(nibble_context *c, const int *ids, size_t n);
+
 /* --- generating ------------------------------------------------------------------------------- */
 
 typedef struct nibble_bias {

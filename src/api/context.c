@@ -72,6 +72,10 @@ void nibble_rewind(nibble_context *c, size_t pos) {
     run_rewind(&c->run, pos);
 }
 
+size_t nibble_keep(nibble_context *c, const int *ids, size_t n) {
+    return run_keep(&c->run, ids, n);
+}
+
 /* --- generating ------------------------------------------------------------------------------- */
 
 nibble_sampling nibble_sampling_defaults(void) {

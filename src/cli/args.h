@@ -52,6 +52,7 @@ struct args {
     bool ignore_eos, echo;
     const char *overflow;
     long long keep;
+    const char *batch_file;
 
     /* chat */
     const char *system, *template, *messages, *save_dir;

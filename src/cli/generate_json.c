@@ -61,7 +61,7 @@ static void add_likeliest(const struct generate_job *j, cJSON *to, const nibble_
     for (size_t i = 0; i < n; i++) {
         cJSON *o = cJSON_CreateObject();
         cJSON_AddNumberToObject(o, "id", top[i].id);
-        cJSON_AddItemToObject(o, "text", piece_json(j->session.tokenizer, top[i].id));
+        cJSON_AddItemToObject(o, "text", piece_json(j->session->tokenizer, top[i].id));
         cJSON_AddNumberToObject(o, "logprob", top[i].logprob);
         cJSON_AddItemToArray(list, o);
     }
@@ -81,7 +81,7 @@ static void keep_logprobs(struct generate_job *j, const nibble_token *t) {
     if (!r->logprobs) r->logprobs = cJSON_CreateArray();
     cJSON *entry = cJSON_CreateObject();
     cJSON_AddNumberToObject(entry, "id", t->id);
-    cJSON_AddItemToObject(entry, "text", piece_json(j->session.tokenizer, t->id));
+    cJSON_AddItemToObject(entry, "text", piece_json(j->session->tokenizer, t->id));
     add_logprobs(j, entry, t);
     if (!cJSON_AddItemToArray(r->logprobs, entry)) r->out_of_memory = true;
 }
@@ -90,8 +90,8 @@ static void keep_logprobs(struct generate_job *j, const nibble_token *t) {
 static void add_text(struct generate_job *j, cJSON *event) {
     struct generate_record *r = &j->record;
     cJSON_AddItemToObject(event, "text",
-                          j->session.tokenizer ? output_json_text(r->text, r->text_size)
-                                               : cJSON_CreateNull());
+                          j->session->tokenizer ? output_json_text(r->text, r->text_size)
+                                                : cJSON_CreateNull());
     r->text_size = 0;
 }
 
@@ -119,7 +119,7 @@ static void add_model(const struct generate_job *j, cJSON *to) {
     const char *path = j->args->words[0];
     char hash[17];
     cJSON_AddItemToObject(to, "model", output_json_text(path, strlen(path)));
-    if (stats_hash(&j->session, hash))
+    if (stats_hash(j->session, hash))
         cJSON_AddStringToObject(to, "hash", hash);
     else
         cJSON_AddNullToObject(to, "hash");
@@ -136,7 +136,7 @@ void generate_json_start(struct generate_job *j) {
     cJSON_AddNumberToObject(event, "prompt_tokens", (double)j->ids.count);
     cJSON_AddNumberToObject(event, "seed", j->generation.seed);
     add_model(j, event);
-    cJSON_AddItemToObject(event, "versions", stats_versions(&j->session));
+    cJSON_AddItemToObject(event, "versions", stats_versions(j->session));
     output_json(event);
 }
 
@@ -146,15 +146,16 @@ static void print_end(struct generate_job *j, const nibble_generated *g) {
     add_text(j, event);
     cJSON_AddStringToObject(event, "finish_reason", stats_finish(g->finish));
     cJSON_AddNumberToObject(event, "tokens", (double)g->tokens);
+    cJSON_AddNumberToObject(event, "cached_tokens", (double)j->cached);
     cJSON_AddNumberToObject(event, "dropped_tokens", (double)g->dropped);
-    cJSON_AddItemToObject(event, "timings", stats_timings(&j->session, g));
+    cJSON_AddItemToObject(event, "timings", stats_timings(j->session, g));
     output_json(event);
 }
 
 /* What was generated, behind the prompt if that is wanted. */
 static cJSON *whole_text(const struct generate_job *j) {
     const struct generate_record *r = &j->record;
-    if (!j->session.tokenizer) return cJSON_CreateNull();
+    if (!j->session->tokenizer) return cJSON_CreateNull();
     if (!j->args->echo) return output_json_text(r->text, r->text_size);
     size_t size = j->prompt.size + r->text_size;
     char *whole = malloc(size + 1);
@@ -173,11 +174,12 @@ static cJSON *ids_json(const struct generate_record *r) {
 
 static void print_object(struct generate_job *j, const nibble_generated *g) {
     struct generate_record *r = &j->record;
-    cJSON *o = cJSON_CreateObject();
+    cJSON *o = j->label ? cJSON_Duplicate(j->label, true) : cJSON_CreateObject();
     cJSON_AddItemToObject(o, "text", whole_text(j));
     cJSON_AddItemToObject(o, "ids", ids_json(r));
     cJSON_AddStringToObject(o, "finish_reason", stats_finish(g->finish));
-    cJSON_AddNumberToObject(o, "prompt_tokens", (double)g->prompt_tokens);
+    cJSON_AddNumberToObject(o, "prompt_tokens", (double)j->ids.count);
+    cJSON_AddNumberToObject(o, "cached_tokens", (double)j->cached);
     cJSON_AddNumberToObject(o, "dropped_tokens", (double)g->dropped);
     cJSON_AddNumberToObject(o, "seed", j->generation.seed);
     if (j->args->logprobs >= 0) {
@@ -185,8 +187,8 @@ static void print_object(struct generate_job *j, const nibble_generated *g) {
         r->logprobs = NULL;
     }
     add_model(j, o);
-    cJSON_AddItemToObject(o, "timings", stats_timings(&j->session, g));
-    cJSON_AddItemToObject(o, "versions", stats_versions(&j->session));
+    cJSON_AddItemToObject(o, "timings", stats_timings(j->session, g));
+    cJSON_AddItemToObject(o, "versions", stats_versions(j->session));
     output_json(o);
 }
 

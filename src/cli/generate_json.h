@@ -3,7 +3,7 @@
 #ifndef NIBBLE_CLI_GENERATE_JSON_H
 #define NIBBLE_CLI_GENERATE_JSON_H
 
-#include "cli/generate.h"
+#include "cli/generate_job.h"
 
 enum { GENERATE_JSON_LOGPROBS = 1000 }; /* the most of --logprobs */
 

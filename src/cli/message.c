@@ -9,17 +9,29 @@
 #include <unistd.h>
 
 static bool progress_shown;
+static char *captured; /* where messages go instead of stderr, or NULL */
+static size_t captured_size;
 static volatile sig_atomic_t caught;
 static int pipe_ends[2] = {-1, -1};
 
 void message(const char *format, ...) {
     va_list args;
-    message_progress_end();
     va_start(args, format);
-    fputs("nibble: ", stderr);
-    vfprintf(stderr, format, args);
-    fputc('\n', stderr);
+    if (!captured) {
+        message_progress_end();
+        fputs("nibble: ", stderr);
+        vfprintf(stderr, format, args);
+        fputc('\n', stderr);
+    } else if (!*captured) {
+        vsnprintf(captured, captured_size, format, args);
+    }
     va_end(args);
+}
+
+void message_capture(char *text, size_t size) {
+    captured = text;
+    captured_size = size;
+    if (text) *text = 0;
 }
 
 int message_error(const nibble_error *e) {

@@ -12,6 +12,10 @@ enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_CONTEXT = 3 };
 /* One line "nibble: ..." on stderr. */
 void message(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
+/* Keeps messages in text instead, the first of them as far as size bytes go, without the program's
+ * name; with NULL they are printed again. */
+void message_capture(char *text, size_t size);
+
 /* Prints an error of the library and returns the exit code that its status stands for. */
 int message_error(const nibble_error *e);
 

@@ -337,6 +337,11 @@ bool options_parse(const struct command *c, int argc, char **argv, struct args *
     return a->help || a->version || check_words(c, a);
 }
 
+bool options_set(const struct command *c, const char *name, const char *shown, const char *value,
+                 struct args *a) {
+    return store(find(c, name, strlen(name)), shown, value, a);
+}
+
 /* --- help ------------------------------------------------------------------------------------- */
 
 static void print_option(const struct option *o) {

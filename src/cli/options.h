@@ -78,6 +78,11 @@ bool options_parse(const struct command *c, int argc, char **argv, struct args *
 /* Whether the option whose value lies at offset was given; its default may be the same. */
 bool options_given(const struct args *a, size_t offset);
 
+/* Sets one option of a command, which must have it, from elsewhere than the command line. value is
+ * text; messages call the option `shown`. False after printing why not. */
+bool options_set(const struct command *c, const char *name, const char *shown, const char *value,
+                 struct args *a);
+
 void options_help(const struct command *c);
 
 /* Which of the choices a word is, from 0; -1 if none. */

@@ -174,6 +174,12 @@ bool run_check(const struct run *r, const int *ids, size_t n, struct error *e) {
     return true;
 }
 
+/* n tokens are about to be turned: whether by the table of those before them. */
+static void note_rope(struct run *r, size_t n) {
+    if (r->pos == 0) r->turned_by = r->global.rope;
+    if (r->turned == r->pos && r->turned_by == r->global.rope) r->turned += n;
+}
+
 void run_expect(struct run *r, size_t tokens) {
     r->expected = tokens;
 }
@@ -182,6 +188,7 @@ bool run_append(struct run *r, const int *ids, size_t n, float *logits, bool all
     if (!run_check(r, ids, n, e)) return false;
     size_t vocab = r->model->spec.vocab;
     choose_rope(r, larger(r->pos + n, r->expected));
+    note_rope(r, n);
     if (n) memmove(r->ids + r->pos, ids, n * sizeof *ids);
     unsigned long before = denormals_flush(); /* as the operations' threads do */
     for (size_t done = 0; done < n;) {
@@ -208,7 +215,17 @@ bool run_begin(struct run *r, const int *ids, size_t n, struct error *e) {
 
 void run_rewind(struct run *r, size_t pos) {
     if (pos < r->pos) r->pos = pos;
+    if (pos < r->turned) r->turned = pos;
     r->expected = 0;
+}
+
+size_t run_keep(struct run *r, const int *ids, size_t n) {
+    size_t kept = 0;
+    choose_rope(r, n);
+    size_t most = r->turned_by == r->global.rope ? r->turned : 0;
+    while (kept < most && kept + 1 < n && r->ids[kept] == ids[kept]) kept++;
+    run_rewind(r, kept);
+    return kept;
 }
 
 size_t run_bytes(const struct run *r) {

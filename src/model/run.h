@@ -33,6 +33,8 @@ struct run {
     size_t context, batch;
     size_t pos;      /* tokens in the cache */
     int *ids;        /* [context] which those are */
+    size_t turned;   /* so many of them, from the first on, were turned by one table */
+    const struct rope *turned_by;
     size_t expected; /* that the text at hand will come to */
     struct rotation global, local;
     struct rope_growth growth;
@@ -75,6 +77,12 @@ bool run_begin(struct run *r, const int *ids, size_t n, struct error *e);
 
 /* Forgets all tokens from pos on. */
 void run_rewind(struct run *r, size_t pos);
+
+/* Forgets all but the longest beginning of ids [n] that is there already, just as if all of them
+ * were appended to an empty run now; at most n - 1 tokens, so that something is left to append.
+ * Returns its length. (With blas what is appended may differ in last bits, as with another batch
+ * size.) */
+size_t run_keep(struct run *r, const int *ids, size_t n);
 
 /* Bytes of the arena: cache and scratch. */
 size_t run_bytes(const struct run *r);

@@ -1,0 +1,231 @@
+#include "cli/generate_batch.h"
+
+#include <cjson/cJSON.h>
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/generate_job.h"
+#include "cli/message.h"
+#include "cli/options.h"
+#include "cli/output.h"
+
+/* One line of the file. */
+struct line {
+    cJSON *json;
+    cJSON *label; /* what its result begins with: line, and id if it has one */
+    struct args args;
+    struct generate_job job;
+};
+
+static int refuse(const char *why) {
+    message("%s", why);
+    return EXIT_USAGE;
+}
+
+/* --- keys ------------------------------------------------------------------------------------- */
+
+typedef int read_key(struct line *l, const cJSON *value);
+
+static int read_prompt(struct line *l, const cJSON *value) {
+    if (!cJSON_IsString(value)) return refuse("prompt is not a string");
+    free(l->job.prompt.bytes);
+    l->job.prompt = (struct input_text){strdup(value->valuestring), strlen(value->valuestring)};
+    return l->job.prompt.bytes ? EXIT_DONE : refuse("not enough memory for the prompt");
+}
+
+static int read_ids(struct line *l, const cJSON *value) {
+    if (!cJSON_IsArray(value)) return refuse("ids is not a list of token ids");
+    nibble_free(l->job.ids.ids);
+    l->job.ids = (nibble_ids){malloc(((size_t)cJSON_GetArraySize(value) + 1) * sizeof(int)), 0};
+    if (!l->job.ids.ids) return refuse("not enough memory for the ids");
+    const cJSON *id;
+    cJSON_ArrayForEach(id, value) {
+        double x = cJSON_IsNumber(id) ? id->valuedouble : -1;
+        if (!(x >= 0 && x <= 1 << 30 && x == floor(x)))
+            return refuse("ids is not a list of token ids");
+        l->job.ids.ids[l->job.ids.count++] = (int)x;
+    }
+    return EXIT_DONE;
+}
+
+/* It comes back as it is: a number that a double does not hold would be another, and cJSON prints
+ * 15 digits of one. */
+static int read_id(struct line *l, const cJSON *value) {
+    bool number = cJSON_IsNumber(value) && fabs(value->valuedouble) <= 0x1p53;
+    if (!number && !cJSON_IsString(value)) return refuse("id is not a string or a number to 2^53");
+    char digits[32];
+    const char *text = number ? digits : value->valuestring;
+    snprintf(digits, sizeof digits, "%.17g", number ? value->valuedouble : 0);
+    cJSON_DeleteItemFromObject(l->label, "id");
+    cJSON_AddItemToObject(l->label, "id",
+                          number ? cJSON_CreateRaw(text) : output_json_text(text, strlen(text)));
+    return EXIT_DONE;
+}
+
+static int add_stop(struct args_list *list, const cJSON *value) {
+    if (!cJSON_IsString(value)) return refuse("stop is not a string or a list of strings");
+    if (list->count == ARGS_MAX_REPEATS) return refuse("stop holds more than 64 strings");
+    list->items[list->count++] = value->valuestring;
+    return EXIT_DONE;
+}
+
+static int read_stop(struct line *l, const cJSON *value) {
+    l->args.stops.count = 0;
+    if (!cJSON_IsArray(value)) return add_stop(&l->args.stops, value);
+    int code = EXIT_DONE;
+    const cJSON *text;
+    cJSON_ArrayForEach(text, value) {
+        if (code == EXIT_DONE) code = add_stop(&l->args.stops, text);
+    }
+    return code;
+}
+
+static int read_ignore_eos(struct line *l, const cJSON *value) {
+    if (!cJSON_IsBool(value)) return refuse("ignore_eos is not true or false");
+    l->args.ignore_eos = cJSON_IsTrue(value);
+    return EXIT_DONE;
+}
+
+/* The keys of their own; the others are options with a number, "--" before their name. */
+static const struct {
+    const char *name;
+    read_key *read;
+} keys[] = {{"prompt", read_prompt},
+            {"ids", read_ids},
+            {"id", read_id},
+            {"stop", read_stop},
+            {"ignore_eos", read_ignore_eos}};
+
+static const char *const numbers[] = {
+    "n_predict",        "max_tokens",     "seed",          "temp",
+    "temperature",      "top_k",          "top_p",         "min_p",
+    "typical",          "repeat_penalty", "repeat_last_n", "presence_penalty",
+    "frequency_penalty"};
+
+enum { KEYS = sizeof keys / sizeof *keys, NUMBERS = sizeof numbers / sizeof *numbers };
+
+static int read_number(struct line *l, const char *key, const cJSON *value) {
+    char name[64], text[32];
+    snprintf(name, sizeof name, "--%s", key);
+    snprintf(text, sizeof text, "%.17g", value->valuedouble);
+    if (!cJSON_IsNumber(value)) {
+        message("%s is not a number", key);
+        return EXIT_USAGE;
+    }
+    return options_set(&command_generate, name, key, text, &l->args) ? EXIT_DONE : EXIT_USAGE;
+}
+
+static int read_pair(struct line *l, const cJSON *pair) {
+    for (int i = 0; i < KEYS; i++) {
+        if (strcmp(pair->string, keys[i].name) == 0) return keys[i].read(l, pair);
+    }
+    for (int i = 0; i < NUMBERS; i++) {
+        if (strcmp(pair->string, numbers[i]) == 0) return read_number(l, numbers[i], pair);
+    }
+    message("'%.40s' is no key of a line; see the list in docs/cli.md", pair->string);
+    return EXIT_USAGE;
+}
+
+/* --- a line ----------------------------------------------------------------------------------- */
+
+/* A NUL would end a string early in cJSON's hands. */
+static bool has_nul(const char *text, size_t size) {
+    for (size_t i = 0; i < size; i++) {
+        if (text[i] == 0) return true;
+        if (text[i] != '\\') continue;
+        if (size - i > 5 && strncmp(text + i + 1, "u0000", 5) == 0) return true;
+        i++;
+    }
+    return false;
+}
+
+static int parse(struct line *l, const char *text, size_t size) {
+    const char *end = text;
+    if (has_nul(text, size)) return refuse("the line holds a NUL; give such a prompt as ids");
+    l->json = cJSON_ParseWithLengthOpts(text, size, &end, false);
+    size_t at = (size_t)(end - text);
+    if (l->json) at += strspn(end, " \t\r\n");
+    if (at < size || !l->json) {
+        message("the line is not JSON, at its byte %zu", at + 1);
+        return EXIT_USAGE;
+    }
+    if (!cJSON_IsObject(l->json)) return refuse("the line is not a JSON object");
+    int code = EXIT_DONE;
+    const cJSON *pair;
+    cJSON_ArrayForEach(pair, l->json) {
+        if (code == EXIT_DONE) code = read_pair(l, pair);
+    }
+    return code;
+}
+
+static int run_line(struct line *l, const char *text, size_t size) {
+    struct generate_job *j = &l->job;
+    int code = parse(l, text, size);
+    if (code != EXIT_DONE) return code;
+    if (!j->prompt.bytes == !j->ids.ids) return refuse("a line has either a prompt or ids");
+    code = j->prompt.bytes ? generate_job_tokenize(j) : generate_job_detokenize(j);
+    if (code == EXIT_DONE) code = generation_read(&l->args, &j->generation);
+    return code != EXIT_DONE ? code : generate_job_run(j);
+}
+
+static void print_error(const struct line *l, const char *why) {
+    cJSON *o = cJSON_Duplicate(l->label, true);
+    cJSON_AddItemToObject(o, "error", output_json_text(why, strlen(why)));
+    output_json(o);
+}
+
+/* Prints a result, an error that is the line's own included. */
+static int answer(const struct args *a, const struct session *s, size_t number, const char *text,
+                  size_t size) {
+    char why[sizeof(nibble_error)];
+    struct line l = {.args = *a, .label = cJSON_CreateObject()};
+    l.args.json = true;
+    l.job = (struct generate_job){.args = &l.args, .session = s, .label = l.label};
+    cJSON_AddNumberToObject(l.label, "line", (double)number);
+    message_capture(why, sizeof why);
+    int code = run_line(&l, text, size);
+    message_capture(NULL, 0);
+    if (code != EXIT_DONE && !message_interrupted()) print_error(&l, why);
+    generate_job_free(&l.job);
+    cJSON_Delete(l.label);
+    cJSON_Delete(l.json);
+    return code;
+}
+
+/* --- the file --------------------------------------------------------------------------------- */
+
+static bool from_stdin(const struct args *a) {
+    return strcmp(a->batch_file, "-") == 0;
+}
+
+static int fail_read(const char *path, const char *what) {
+    message("%s cannot be %s: %s", path, what, strerror(errno));
+    return EXIT_FAILED;
+}
+
+int generate_batch(const struct args *a, const struct session *s, FILE *f) {
+    char *text = NULL;
+    size_t cap = 0, number = 0, failed = 0;
+    ssize_t size;
+    while (!message_interrupted() && !output_failed() && (size = getline(&text, &cap, f)) >= 0) {
+        number++;
+        if (strspn(text, " \t\r\n") == (size_t)size) continue;
+        failed += answer(a, s, number, text, (size_t)size) != EXIT_DONE;
+    }
+    free(text);
+    if (message_interrupted()) return message_interrupted_exit();
+    if (!feof(f) && !output_failed()) return fail_read(a->batch_file, "read");
+    if (failed) {
+        message("%s: an error is the result of %zu line%s", from_stdin(a) ? "stdin" : a->batch_file,
+                failed, failed == 1 ? "" : "s");
+    }
+    return failed ? EXIT_FAILED : EXIT_DONE;
+}
+
+int generate_batch_open(const struct args *a, FILE **f) {
+    *f = from_stdin(a) ? stdin : fopen(a->batch_file, "rb");
+    return *f ? EXIT_DONE : fail_read(a->batch_file, "opened");
+}
