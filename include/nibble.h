@@ -272,6 +272,19 @@ NIBBLE_API void nibble_rewind(nibble_context *c, size_t pos);
  * as with another batch size.) */
 NIBBLE_API size_t nibble_keep(nibble_context *c, const int *ids, size_t n);
 
+/* Writes the cache of the first n tokens of a context to a file (docs/model-files.md), which
+ * appears only when it is whole. They must have been appended as one text, from an empty context
+ * on. What is there and no such file is not replaced. */
+NIBBLE_API bool nibble_save_cache(nibble_context *c, const char *path, size_t n, nibble_error *e);
+
+/* Empties the context and fills it with what such a file has in common with ids [n], from the first
+ * on: *count tokens. Results are then those of a context that computed them itself, bit for bit. A
+ * file that was written by another build, with other weights, config, tokenizer, kv_type or level,
+ * is damaged, or begins otherwise is refused with the reason, and the context is empty then; one
+ * that nibble_save_cache would not replace with NIBBLE_ARGUMENT. */
+NIBBLE_API bool nibble_load_cache(nibble_context *c, const char *path, const int *ids, size_t n,
+                                  size_t *count, nibble_error *e);
+
 /* --- generating ------------------------------------------------------------------------------- */
 
 typedef struct nibble_bias {

@@ -75,6 +75,7 @@ ALLOCATES = {
     "src/base/arena.c": "the one block a context lives in",
     "src/base/pool.c": "threads, when a pool is opened",
     "src/store/*.c": "tables of arrays, inflated members, the writer",
+    "src/model/kv_file.c": "one layer at a time, when a cache is saved",
     "src/model/model.c": "the model, when it is opened",
     "src/model/weights.c": "tables of tensors, when a model is opened",
     "src/model/encode.c": "one tensor at a time, when a model is converted",

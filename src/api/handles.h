@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "gen/generate.h"
+#include "model/kv_file.h"
 #include "model/model.h"
 #include "model/run.h"
 #include "nibble.h"
@@ -31,6 +32,7 @@ struct nibble_context {
     const nibble_model *model;
     struct run run;
     enum dtype kv_type;
+    struct kv_file_identity identity; /* for the files of its cache; empty until it is asked for */
 };
 
 /* Copies a failure to the caller's struct; returns ok. */

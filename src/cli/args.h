@@ -52,7 +52,7 @@ struct args {
     bool ignore_eos, echo;
     const char *overflow;
     long long keep;
-    const char *batch_file;
+    const char *batch_file, *prompt_cache;
 
     /* chat */
     const char *system, *template, *messages, *save_dir;

@@ -1,4 +1,5 @@
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "cli/generate_batch.h"
 #include "cli/generate_json.h"
@@ -37,13 +38,19 @@ static int check_args(const struct args *a) {
         return refuse("--batch-file prints an object for each line; leave --jsonl out");
     if (a->batch_file && (a->prompt || a->file || a->ids))
         return refuse("--batch-file and a prompt are both given; choose one");
+    if (a->prompt_cache && a->blas)
+        return refuse("--prompt-cache and --blas do not go together: last bits would depend on "
+                      "what the file holds; leave one out");
     if (a->logprobs >= 0 && !json)
         return refuse("--logprobs belongs to --json or --jsonl; give one of them too");
     return EXIT_DONE;
 }
 
+/* The cache of the prompt is read and written when the model is there already. */
 static void confine(const struct args *a) {
-    session_confine(a, (const char *[]){NULL});
+    char *folder = a->prompt_cache ? session_folder(a->prompt_cache) : NULL;
+    session_confine(a, (const char *[]){folder, NULL});
+    free(folder);
 }
 
 static int run_prompt(struct generate_job *j, struct session *s) {
@@ -71,7 +78,7 @@ static int run_batch(const struct args *a, struct session *s) {
 
 static int run(const struct args *a) {
     struct session session = {0};
-    struct generate_job j = {.args = a, .session = &session};
+    struct generate_job j = {.args = a, .session = &session, .cache = a->prompt_cache};
     message_catch_signals();
     int code = check_args(a);
     if (code == EXIT_DONE) code = prompt_check(a);
@@ -86,6 +93,8 @@ static int run(const struct args *a) {
 static const struct option options_programs[] = {
     {"--batch-file", OPTION_TEXT, AT(batch_file), .value = "FILE",
      .help = "many prompts, a JSON object a line; - for stdin"},
+    {"--prompt-cache", OPTION_TEXT, AT(prompt_cache), .value = "FILE",
+     .help = "keep the prompt's KV cache in a file, and use what is there"},
     {"--jsonl", OPTION_FLAG, AT(jsonl), .help = "print a JSON object a line for each event"},
     {"--logprobs", OPTION_WHOLE, AT(logprobs), 0, GENERATE_JSON_LOGPROBS, -1, "N",
      "in JSON: log-probabilities of each token and of the N likeliest (default: off)"},

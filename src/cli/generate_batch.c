@@ -179,15 +179,16 @@ static void print_error(const struct line *l, const char *why) {
 
 /* Prints a result, an error that is the line's own included. */
 static int answer(const struct args *a, const struct session *s, size_t number, const char *text,
-                  size_t size) {
+                  size_t size, const char **cache) {
     char why[sizeof(nibble_error)];
     struct line l = {.args = *a, .label = cJSON_CreateObject()};
     l.args.json = true;
-    l.job = (struct generate_job){.args = &l.args, .session = s, .label = l.label};
+    l.job = (struct generate_job){.args = &l.args, .session = s, .label = l.label, .cache = *cache};
     cJSON_AddNumberToObject(l.label, "line", (double)number);
     message_capture(why, sizeof why);
     int code = run_line(&l, text, size);
     message_capture(NULL, 0);
+    if (code == EXIT_DONE) *cache = NULL;
     if (code != EXIT_DONE && !message_interrupted()) print_error(&l, why);
     generate_job_free(&l.job);
     cJSON_Delete(l.label);
@@ -208,12 +209,13 @@ static int fail_read(const char *path, const char *what) {
 
 int generate_batch(const struct args *a, const struct session *s, FILE *f) {
     char *text = NULL;
+    const char *cache = a->prompt_cache; /* until a prompt has been computed: it is that one's */
     size_t cap = 0, number = 0, failed = 0;
     ssize_t size;
     while (!message_interrupted() && !output_failed() && (size = getline(&text, &cap, f)) >= 0) {
         number++;
         if (strspn(text, " \t\r\n") == (size_t)size) continue;
-        failed += answer(a, s, number, text, (size_t)size) != EXIT_DONE;
+        failed += answer(a, s, number, text, (size_t)size, &cache) != EXIT_DONE;
     }
     free(text);
     if (message_interrupted()) return message_interrupted_exit();

@@ -98,6 +98,35 @@ static void finish_output(struct generate_job *j, const nibble_generated *g) {
         stats_print(j->session, g, j->generation.seed);
 }
 
+/* Fills the context from the file, as far as it is of use. Returns 0, or the exit code after
+ * printing why not: of a file that may not be replaced. */
+static int restore(struct generate_job *j) {
+    nibble_error e;
+    size_t wanted = j->ids.count;
+    if (!j->cache || access(j->cache, F_OK) != 0) return EXIT_DONE;
+    bool ok =
+        nibble_load_cache(j->session->context, j->cache, j->ids.ids, wanted, &j->restored, &e);
+    if (!ok && e.status == NIBBLE_ARGUMENT) return message_error(&e);
+    if (!ok)
+        message_note("the prompt is computed anew: %s", e.message);
+    else if (j->restored < wanted)
+        message_note("%s holds the first %zu of the prompt's %zu tokens, the others are computed",
+                     j->cache, j->restored, wanted);
+    return EXIT_DONE;
+}
+
+/* Keeps the prompt in the file, unless it is there or is not read to its end. */
+static int save(const struct generate_job *j, const nibble_generated *g) {
+    nibble_error e;
+    nibble_context_info info;
+    nibble_context_describe(j->session->context, &info);
+    if (!j->cache || j->restored == j->ids.count) return EXIT_DONE;
+    if (g->slides) message_note("%s is not written, for the prompt slid away", j->cache);
+    if (g->slides || info.used < j->ids.count) return EXIT_DONE;
+    bool ok = nibble_save_cache(j->session->context, j->cache, j->ids.count, &e);
+    return ok ? EXIT_DONE : message_error(&e);
+}
+
 /* Forgets what the context holds but for a common beginning. BLAS's last bits depend on where a
  * prompt is cut: with it nothing is shared, and results are those of a single run. */
 static void keep_beginning(struct generate_job *j) {
@@ -119,6 +148,8 @@ int generate_job_run(struct generate_job *j) {
     g.on_text = on_text;
     g.on_token = on_token;
     g.go_on = go_on;
+    int code = restore(j);
+    if (code != EXIT_DONE) return code;
     keep_beginning(j);
     if (!nibble_generate(j->session->context, &g, j->ids.ids + j->cached, j->ids.count - j->cached,
                          &done, &e))
@@ -128,6 +159,8 @@ int generate_job_run(struct generate_job *j) {
         return EXIT_FAILED;
     }
     finish_output(j, &done);
+    code = save(j, &done);
+    if (code != EXIT_DONE) return code;
     return message_interrupted() ? message_interrupted_exit() : EXIT_DONE;
 }
 

@@ -21,12 +21,14 @@ struct generate_job {
     const struct args *args;
     const struct session *session;
     const struct cJSON *label; /* fields that go into the object first, or NULL */
+    const char *cache;         /* the file that the prompt's KV cache is kept in, or NULL */
     struct input_text prompt;  /* bytes is NULL if it is only known as ids */
     nibble_ids ids;            /* the prompt */
     struct generation generation;
 
     size_t vocab;
-    size_t cached; /* tokens of the prompt that the context held already */
+    size_t restored; /* tokens of the prompt that its file held */
+    size_t cached;   /* those that the context held already, its file's among them */
     size_t tokens; /* generated so far */
     bool begun;
     struct generate_record record;

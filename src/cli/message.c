@@ -14,17 +14,30 @@ static size_t captured_size;
 static volatile sig_atomic_t caught;
 static int pipe_ends[2] = {-1, -1};
 
+static void print(const char *format, va_list args) {
+    message_progress_end();
+    fputs("nibble: ", stderr);
+    vfprintf(stderr, format, args);
+    fputc('\n', stderr);
+}
+
 void message(const char *format, ...) {
     va_list args;
     va_start(args, format);
     if (!captured) {
-        message_progress_end();
-        fputs("nibble: ", stderr);
-        vfprintf(stderr, format, args);
-        fputc('\n', stderr);
+        print(format, args);
     } else if (!*captured) {
         vsnprintf(captured, captured_size, format, args);
     }
+    va_end(args);
+}
+
+void message_note(const char *format, ...) {
+    char text[2 * sizeof(nibble_error)];
+    va_list args;
+    va_start(args, format);
+    snprintf(text, sizeof text, "note: %s", format);
+    print(text, args);
     va_end(args);
 }
 

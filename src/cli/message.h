@@ -12,6 +12,9 @@ enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_CONTEXT = 3 };
 /* One line "nibble: ..." on stderr. */
 void message(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
+/* The same for what is no failure: "nibble: note: ...". It is always printed. */
+void message_note(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
 /* Keeps messages in text instead, the first of them as far as size bytes go, without the program's
  * name; with NULL they are printed again. */
 void message_capture(char *text, size_t size);

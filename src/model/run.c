@@ -102,11 +102,10 @@ static const struct rope *rope_of(const struct model *m, enum rotary_table table
     return m->ropes[table].dim ? &m->ropes[table] : NULL;
 }
 
-/* Which table turns a text of that length. */
-static void choose_rope(struct run *r, size_t length) {
+const struct rope *run_rope(const struct run *r, size_t length) {
     const struct rope *long_rope = rope_of(r->model, ROTARY_LONG);
     bool is_long = (double)length > r->model->spec.rope_original_context;
-    r->global.rope = long_rope && is_long ? long_rope : rope_of(r->model, ROTARY_GLOBAL);
+    return long_rope && is_long ? long_rope : rope_of(r->model, ROTARY_GLOBAL);
 }
 
 /* Positions that were learned end where the model's context does. */
@@ -127,7 +126,7 @@ bool run_open(struct run *r, const struct model *m, const struct run_options *o,
         .context = s->growth_context ? s->growth_context : (size_t)s->rope_original_context,
         .offset = s->growth_unturned,
     };
-    choose_rope(r, 0);
+    r->global.rope = run_rope(r, 0);
     r->context = o->context ? o->context : default_context(m, o->kv_type);
     r->batch = o->batch ? o->batch : default_batch(r);
     if (r->batch > r->context) r->batch = r->context;
@@ -187,7 +186,7 @@ void run_expect(struct run *r, size_t tokens) {
 bool run_append(struct run *r, const int *ids, size_t n, float *logits, bool all, struct error *e) {
     if (!run_check(r, ids, n, e)) return false;
     size_t vocab = r->model->spec.vocab;
-    choose_rope(r, larger(r->pos + n, r->expected));
+    r->global.rope = run_rope(r, larger(r->pos + n, r->expected));
     note_rope(r, n);
     if (n) memmove(r->ids + r->pos, ids, n * sizeof *ids);
     unsigned long before = denormals_flush(); /* as the operations' threads do */
@@ -208,7 +207,7 @@ bool run_append(struct run *r, const int *ids, size_t n, float *logits, bool all
 bool run_begin(struct run *r, const int *ids, size_t n, struct error *e) {
     run_rewind(r, 0);
     if (!run_check(r, ids, n, e)) return false;
-    choose_rope(r, n);
+    r->global.rope = run_rope(r, n);
     forward_begin(r, ids, n, 0);
     return true;
 }
@@ -220,12 +219,17 @@ void run_rewind(struct run *r, size_t pos) {
 }
 
 size_t run_keep(struct run *r, const int *ids, size_t n) {
-    size_t kept = 0;
-    choose_rope(r, n);
-    size_t most = r->turned_by == r->global.rope ? r->turned : 0;
+    size_t kept = 0, most = r->turned_by == run_rope(r, n) ? r->turned : 0;
     while (kept < most && kept + 1 < n && r->ids[kept] == ids[kept]) kept++;
     run_rewind(r, kept);
     return kept;
+}
+
+void run_restore(struct run *r, const int *ids, size_t n, const struct rope *turned_by) {
+    memcpy(r->ids, ids, n * sizeof *ids);
+    r->pos = r->turned = n;
+    r->turned_by = turned_by;
+    r->expected = 0;
 }
 
 size_t run_bytes(const struct run *r) {

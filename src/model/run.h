@@ -61,6 +61,9 @@ void run_close(struct run *r);
 /* Whether n ids can be appended: they fit the context (else STATUS_CONTEXT) and the vocabulary. */
 bool run_check(const struct run *r, const int *ids, size_t n, struct error *e);
 
+/* The table that turns a text of that length; NULL: none does. */
+const struct rope *run_rope(const struct run *r, size_t length);
+
 /* Says that the text will come to so many tokens in all, for callers that append it piece by piece.
  * Where rope has a table for long texts, that length decides which one turns them, as if all were
  * appended at once. */
@@ -83,6 +86,9 @@ void run_rewind(struct run *r, size_t pos);
  * Returns its length. (With blas what is appended may differ in last bits, as with another batch
  * size.) */
 size_t run_keep(struct run *r, const int *ids, size_t n);
+
+/* Says that the cache holds ids [n], which it has been given otherwise, turned by one table. */
+void run_restore(struct run *r, const int *ids, size_t n, const struct rope *turned_by);
 
 /* Bytes of the arena: cache and scratch. */
 size_t run_bytes(const struct run *r);

@@ -161,6 +161,27 @@ fail:
     return false;
 }
 
+/* The bytes of front [n] from `at` on, as far as they go, are those of text. */
+static bool agrees(const char *front, size_t n, size_t at, const char *text) {
+    size_t length = strlen(text);
+    return n <= at || memcmp(front + at, text, n - at < length ? n - at : length) == 0;
+}
+
+bool write_may_replace(const char *path, const char *first_array, struct error *e) {
+    char front[LOCAL_HEADER_BYTES + MAX_NAME];
+    struct stat st;
+    if (stat(path, &st) != 0) return true;
+    FILE *f = S_ISREG(st.st_mode) ? fopen(path, "rb") : NULL;
+    size_t n = f ? fread(front, 1, sizeof front, f) : 0;
+    if (f) fclose(f);
+    if (f && agrees(front, n, 0, "PK\3\4") && agrees(front, n, LOCAL_HEADER_BYTES, first_array))
+        return true;
+    return fail(e, STATUS_ARGUMENT,
+                "%s is there and is no file that may be replaced by what is to be written; name "
+                "another one",
+                path);
+}
+
 /* Hands m to libzip, which frees it also when it refuses. */
 static bool add_member(struct writer *w, struct member *m, const char *name, struct error *e) {
     char entry[MAX_NAME + 8];

@@ -30,6 +30,11 @@ bool write_array(struct writer *w, const char *name, enum dtype dtype, int dims,
 /* Writes everything and closes w, also on failure. Refuses to write no arrays at all. */
 bool write_commit(struct writer *w, struct error *e);
 
+/* For files that replace older ones of their kind: whether path is free or empty, or an archive
+ * that begins with that array, by its first bytes. Anything else, named by mistake perhaps, is
+ * refused with STATUS_ARGUMENT. */
+bool write_may_replace(const char *path, const char *first_array, struct error *e);
+
 /* Closes w without writing; NULL is fine. */
 void write_discard(struct writer *w);
 
