@@ -60,6 +60,8 @@ struct args {
 
     /* output */
     bool stats, quiet, json, jsonl;
+    const char *color;
+    bool show_probs;
     long long logprobs; /* -1: none are wanted */
     const char *out;
 

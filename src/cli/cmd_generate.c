@@ -2,6 +2,7 @@
 #include <stdlib.h>
 
 #include "cli/generate_batch.h"
+#include "cli/generate_color.h"
 #include "cli/generate_json.h"
 #include "cli/message.h"
 #include "cli/options.h"
@@ -43,7 +44,9 @@ static int check_args(const struct args *a) {
                       "what the file holds; leave one out");
     if (a->logprobs >= 0 && !json)
         return refuse("--logprobs belongs to --json or --jsonl; give one of them too");
-    return EXIT_DONE;
+    if (a->show_probs && json)
+        return refuse("--show-probs colours text; JSON tells probabilities with --logprobs");
+    return generate_color_check(a);
 }
 
 /* The cache of the prompt is read and written when the model is there already. */
@@ -98,6 +101,10 @@ static const struct option options_programs[] = {
     {"--jsonl", OPTION_FLAG, AT(jsonl), .help = "print a JSON object a line for each event"},
     {"--logprobs", OPTION_WHOLE, AT(logprobs), 0, GENERATE_JSON_LOGPROBS, -1, "N",
      "in JSON: log-probabilities of each token and of the N likeliest (default: off)"},
+    {"--color", OPTION_TEXT, AT(color), .value = "WHEN",
+     .help = "mark prompt and answer: auto (on a terminal), always, never (default)"},
+    {"--show-probs", OPTION_FLAG, AT(show_probs),
+     .help = "with colours: each token by its probability, red to green"},
     {0}};
 
 static const struct option *const groups[] = {options_prompt,

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "cli/generate_color.h"
 #include "cli/generate_json.h"
 #include "cli/message.h"
 #include "cli/output.h"
@@ -37,6 +38,8 @@ static void on_text(void *arg, const char *text, size_t size) {
     message_progress_end();
     if (generate_job_in_json(j->args))
         generate_json_text(j, text, size);
+    else if (j->colored)
+        generate_color_text(j, text, size);
     else
         output_write(text, size);
 }
@@ -47,13 +50,18 @@ static void on_token(void *arg, const nibble_token *t) {
         generate_json_token(j, t);
     else if (!j->session->tokenizer)
         output_print("%s%d", j->tokens || j->args->echo ? " " : "", t->id);
+    else if (j->colored)
+        generate_color_token(j, t);
     j->tokens++;
 }
 
 /* Prints the prompt, if that is wanted. */
 static void echo(const struct generate_job *j) {
     if (!j->args->echo) return;
-    if (j->prompt.bytes) output_write(j->prompt.bytes, j->prompt.size);
+    if (j->prompt.bytes && j->colored)
+        generate_color_prompt(j->prompt.bytes, j->prompt.size);
+    else if (j->prompt.bytes)
+        output_write(j->prompt.bytes, j->prompt.size);
     for (size_t i = 0; i < j->ids.count && !j->prompt.bytes; i++)
         output_print("%s%d", i ? " " : "", j->ids.ids[i]);
 }
@@ -87,6 +95,7 @@ static void tell_overflow(const struct generate_job *j, const nibble_generated *
 static void finish_output(struct generate_job *j, const nibble_generated *g) {
     bool json = generate_job_in_json(j->args), terminal = isatty(STDOUT_FILENO);
     message_progress_end();
+    if (j->colored) generate_color_end(j);
     if (json)
         generate_json_end(j, g);
     else if (!j->session->tokenizer)
@@ -142,6 +151,7 @@ int generate_job_run(struct generate_job *j) {
     nibble_model_info info;
     nibble_model_describe(j->session->model, &info);
     j->vocab = info.vocab;
+    j->colored = !generate_job_in_json(j->args) && generate_color_wanted(j->args);
     nibble_generation g = generation_options(j->args, &j->generation);
     g.keep = generation_keep(&j->generation, &j->ids, info.bos);
     g.arg = j;

@@ -7,13 +7,21 @@
 
 struct cJSON;
 
-/* What is kept of a run for --json; with --jsonl no more than is not printed yet. */
+/* A token whose bytes are not printed yet, and its colour. */
+struct generate_waiting {
+    size_t size;
+    int color;
+};
+
+/* What is kept of a run for --json; with --jsonl and --show-probs no more than is not printed. */
 struct generate_record {
     char *text; /* malloc'd, like ids */
     size_t text_size, text_cap;
     int *ids;
     size_t count, cap;
     struct cJSON *logprobs; /* an entry a token; NULL without --logprobs */
+    struct generate_waiting *waiting;
+    size_t waiting_count;
     bool out_of_memory;
 };
 
@@ -30,7 +38,7 @@ struct generate_job {
     size_t restored; /* tokens of the prompt that its file held */
     size_t cached;   /* those that the context held already, its file's among them */
     size_t tokens; /* generated so far */
-    bool begun;
+    bool begun, colored;
     struct generate_record record;
 };
 

@@ -37,6 +37,7 @@ static void keep_id(struct generate_record *r, int id) {
 void generate_json_free(struct generate_record *r) {
     free(r->text);
     free(r->ids);
+    free(r->waiting);
     cJSON_Delete(r->logprobs);
     *r = (struct generate_record){0};
 }

@@ -11,6 +11,7 @@
 
 /* --- what a cache depends on ------------------------------------------------------------------ */
 
+/* FORMAT: another one whenever arrays, or what ops/cache.h keeps in them, change. */
 enum { FORMAT = 1, NAME_BYTES = 64 };
 
 static const struct {
