@@ -3,14 +3,7 @@
 #include <math.h>
 #include <string.h>
 
-/* log sum exp(x), the largest taken out so that nothing overflows. */
-static double log_sum(const float *x, size_t n) {
-    float largest = -INFINITY;
-    double sum = 0;
-    for (size_t i = 0; i < n; i++) largest = fmaxf(largest, x[i]);
-    for (size_t i = 0; i < n; i++) sum += exp((double)x[i] - largest);
-    return largest + log(sum);
-}
+#include "gen/score.h"
 
 /* Puts a token into a list of the n likeliest, of which there are count; ids come in order, so that
  * an equal one belongs behind. */
@@ -25,11 +18,12 @@ static size_t insert(struct logprob *top, size_t count, size_t n, struct logprob
 }
 
 double logprobs(const float *logits, size_t vocab, int id, struct logprob *top, size_t n) {
-    double total = log_sum(logits, vocab);
+    struct score s = {.logp = NAN, .norm = NAN};
     size_t count = 0;
+    score_row(logits, vocab, id, &s);
     for (size_t i = 0; i < vocab && n; i++) {
-        struct logprob token = {(int)i, logits[i] - total};
+        struct logprob token = {(int)i, logits[i] - s.norm};
         if (count < n || token.value > top[n - 1].value) count = insert(top, count, n, token);
     }
-    return logits[id] - total;
+    return s.logp;
 }
