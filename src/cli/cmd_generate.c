@@ -39,6 +39,9 @@ static int check_args(const struct args *a) {
         return refuse("--batch-file prints an object for each line; leave --jsonl out");
     if (a->batch_file && (a->prompt || a->file || a->ids))
         return refuse("--batch-file and a prompt are both given; choose one");
+    if (a->batch_file && (prompt_is_chat(a) || a->show_prompt))
+        return refuse("--batch-file takes plain prompts; leave --chat, --messages and "
+                      "--show-prompt out");
     if (a->prompt_cache && a->blas)
         return refuse("--prompt-cache and --blas do not go together: last bits would depend on "
                       "what the file holds; leave one out");

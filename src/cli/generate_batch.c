@@ -168,6 +168,7 @@ static int run_line(struct line *l, const char *text, size_t size) {
     if (!j->prompt.bytes == !j->ids.ids) return refuse("a line has either a prompt or ids");
     code = j->prompt.bytes ? generate_job_tokenize(j) : generate_job_detokenize(j);
     if (code == EXIT_DONE) code = generation_read(&l->args, &j->generation);
+    if (code == EXIT_DONE) code = generation_ask_model(&l->args, j->session, &j->generation);
     return code != EXIT_DONE ? code : generate_job_run(j);
 }
 
