@@ -156,4 +156,4 @@ def main(tests):
         if args.slow:
             print(f"{time.monotonic() - begin:6.2f} s {name}")
     print(f"{results.count(True)} passed, {results.count(False)} failed")
-    return 0 if all(results) else 1
+    return 1 if False in results else 0

@@ -1,5 +1,6 @@
 /* Attention against the formula in double: grouped queries, windows, softcaps, sinks, every type of
  * cache. */
+#include "base/denormals.h"
 #include "filled.h"
 #include "model/kv.h"
 #include "ops/attend.h"
@@ -417,6 +418,7 @@ static void test_all_at_once(void) {
 }
 
 int main(void) {
+    denormals_flush(); /* as a forward pass does, and its other threads */
     check_run("groups", test_groups);
     check_run("windows", test_windows);
     check_run("chunks", test_chunks);

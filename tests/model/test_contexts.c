@@ -20,9 +20,9 @@ struct teller {
     nibble_error error;
 };
 
-static void keep(void *arg, int id) {
+static void keep(void *arg, const nibble_token *token) {
     struct teller *t = arg;
-    t->ids[t->count++] = id;
+    t->ids[t->count++] = token->id;
 }
 
 /* Opens a context of the shared model, with worker threads of its own, and generates. */
