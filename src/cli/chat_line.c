@@ -46,15 +46,16 @@ static void catch (int number) {
 /* After a change of the window, or a stop, the line is drawn anew, below what the terminal made of
  * it. */
 static void refresh(void) {
-    if (!resumed && !resized) return;
-    if (resumed) { /* the shell has set the terminal as it likes it */
+    bool again = resumed; /* cleared first: a signal from here on draws the line once more */
+    if (!again && !resized) return;
+    resumed = resized = 0;
+    if (again) { /* the shell has set the terminal as it likes it */
         el_set(editor, EL_PREP_TERM, 0);
         el_set(editor, EL_PREP_TERM, 1);
     }
     fputs("\r\n", stdout);
     el_resize(editor);
     el_set(editor, EL_REFRESH);
-    resumed = resized = 0;
 }
 
 /* Waits for input. False if there is none, because of a signal. */
