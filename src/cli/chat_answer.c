@@ -136,15 +136,12 @@ static int pass(struct answer *a) {
     nibble_error e;
     nibble_generated done;
     nibble_context_info info;
-    int end = nibble_chat_end(c->session.tokenizer, c->template);
     nibble_generation g = generation_options(c->args, &c->generation);
     nibble_context_describe(c->session.context, &info);
     size_t cached = common(&info, &a->prompt);
     if (g.max_tokens != SIZE_MAX) g.max_tokens -= turn->tokens;
     g.sampling.seed += c->answers++;
     g.slide = false; /* turns slide, not tokens */
-    g.ends = &end;
-    g.end_count = end >= 0;
     g.arg = a;
     g.on_text = on_text;
     g.on_token = on_token;

@@ -13,6 +13,7 @@ from chats import ANSWER, said, talker
 from harness import FAIRYTALE, main
 from models import chain
 from test_chat import Terminal
+from test_chat_prompt import folder
 from test_output import has_terminals
 
 ZEPHYR = ("--template", "zephyr")
@@ -87,6 +88,21 @@ def test_same_seed_same_answers(tmp, nibble):
     talk = lambda seed: nibble.run("chat", FAIRYTALE, *ZEPHYR, "-n", "20", "-s", seed,
                                    stdin=b"Hello\nHello\n").out
     assert talk(1) == talk(1) != talk(2)
+
+
+def test_model_defaults(tmp, nibble):
+    """Sampling as generation_config.json says, but for options that are given."""
+    def talk(model, *words):
+        return chat(nibble, model, b"a\nb\n", "-q", "-n", "12", "-s", "7", *words)
+
+    model = folder(tmp / "m", generation_config={"temperature": 1.7, "top_k": 5})
+    said = talk(model, "--model-defaults")
+    assert said == talk(model, "--temp", "1.7", "--top-k", "5") != talk(model)
+    assert talk(model, "--model-defaults", "--temp", "0") == talk(model, "--temp", "0") != said
+    result = nibble.run("chat", folder(tmp / "none"), *ZEPHYR, "--model-defaults")
+    assert result.code == 0 and "says nothing of sampling" in result.err, result
+    wrong = folder(tmp / "wrong", generation_config={"top_k": "few"})
+    nibble.refuses("chat", wrong, *ZEPHYR, "--model-defaults", says="top_k")
 
 
 # ---- exit codes
