@@ -153,7 +153,7 @@ static int run(const struct args *a) {
         message_catch_signals();
     if (code == EXIT_DONE) code = session_open_model(&c.session, a->words[0]);
     if (code == EXIT_DONE) code = open_template(&c);
-    if (code == EXIT_DONE) code = generation_ask_model(a, &c.session, &c.generation);
+    if (code == EXIT_DONE) code = generation_ask_model(a, &c.session, &c.generation, true);
     if (code == EXIT_DONE && c.terminal && !chat_line_open(wants_color())) code = EXIT_FAILED;
     if (code == EXIT_DONE) confine(&c);
     if (code == EXIT_DONE) code = session_open_context(&c.session, a, 0);

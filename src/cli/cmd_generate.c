@@ -39,9 +39,9 @@ static int check_args(const struct args *a) {
         return refuse("--batch-file prints an object for each line; leave --jsonl out");
     if (a->batch_file && (a->prompt || a->file || a->ids))
         return refuse("--batch-file and a prompt are both given; choose one");
-    if (a->batch_file && (prompt_is_chat(a) || a->show_prompt))
-        return refuse("--batch-file takes plain prompts; leave --chat, --messages and "
-                      "--show-prompt out");
+    if (a->batch_file && (a->messages || a->show_prompt))
+        return refuse("--batch-file has conversations in its lines and generates; leave --messages "
+                      "and --show-prompt out");
     if (a->prompt_cache && a->blas)
         return refuse("--prompt-cache and --blas do not go together: last bits would depend on "
                       "what the file holds; leave one out");
@@ -62,7 +62,7 @@ static void confine(const struct args *a) {
 static int run_prompt(struct generate_job *j, struct session *s) {
     int code = generation_read(j->args, &j->generation);
     if (code == EXIT_DONE) code = session_open_model(s, j->args->words[0]);
-    if (code == EXIT_DONE) code = generation_ask_model(j->args, s, &j->generation);
+    if (code == EXIT_DONE) code = generation_ask_model(j->args, s, &j->generation, true);
     if (code == EXIT_DONE) code = read_prompt(j);
     if (code != EXIT_DONE) return code;
     if (j->args->show_prompt) return prompt_show(j->args, s, &j->prompt, &j->ids);
@@ -71,10 +71,15 @@ static int run_prompt(struct generate_job *j, struct session *s) {
     return code != EXIT_DONE ? code : generate_job_run(j);
 }
 
+/* What would be wrong with every line is told before the first. */
 static int run_batch(const struct args *a, struct session *s) {
     FILE *f = NULL;
-    int code = generate_batch_open(a, &f);
+    struct generation all = {0};
+    int code = generation_read(a, &all);
+    if (code == EXIT_DONE) code = generate_batch_open(a, &f);
     if (code == EXIT_DONE) code = session_open_model(s, a->words[0]);
+    if (code == EXIT_DONE) code = generation_ask_model(a, s, &all, true);
+    if (code == EXIT_DONE) code = prompt_try(a, s);
     if (code == EXIT_DONE) confine(a);
     if (code == EXIT_DONE) code = session_open_context(s, a, 0);
     if (code == EXIT_DONE) code = generate_batch(a, s, f);

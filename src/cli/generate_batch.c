@@ -11,11 +11,13 @@
 #include "cli/message.h"
 #include "cli/options.h"
 #include "cli/output.h"
+#include "cli/prompt.h"
 
 /* One line of the file. */
 struct line {
     cJSON *json;
-    cJSON *label; /* what its result begins with: line, and id if it has one */
+    cJSON *label;          /* what its result begins with: line, and id if it has one */
+    const cJSON *messages; /* NULL: it has a prompt or ids */
     struct args args;
     struct generate_job job;
 };
@@ -34,6 +36,12 @@ static int read_prompt(struct line *l, const cJSON *value) {
     free(l->job.prompt.bytes);
     l->job.prompt = (struct input_text){strdup(value->valuestring), strlen(value->valuestring)};
     return l->job.prompt.bytes ? EXIT_DONE : refuse("not enough memory for the prompt");
+}
+
+/* What they are is seen when the template goes around them. */
+static int read_messages(struct line *l, const cJSON *value) {
+    l->messages = value;
+    return EXIT_DONE;
 }
 
 static int read_ids(struct line *l, const cJSON *value) {
@@ -93,11 +101,8 @@ static int read_ignore_eos(struct line *l, const cJSON *value) {
 static const struct {
     const char *name;
     read_key *read;
-} keys[] = {{"prompt", read_prompt},
-            {"ids", read_ids},
-            {"id", read_id},
-            {"stop", read_stop},
-            {"ignore_eos", read_ignore_eos}};
+} keys[] = {{"prompt", read_prompt}, {"messages", read_messages}, {"ids", read_ids},
+            {"id", read_id},         {"stop", read_stop},         {"ignore_eos", read_ignore_eos}};
 
 static const char *const numbers[] = {
     "n_predict",        "max_tokens",     "seed",          "temp",
@@ -161,14 +166,27 @@ static int parse(struct line *l, const char *text, size_t size) {
     return code;
 }
 
+/* What goes in: ids as they are, a text, or what the chat template makes of a conversation. */
+static int make_prompt(struct line *l) {
+    struct generate_job *j = &l->job;
+    int given = (j->prompt.bytes != NULL) + (l->messages != NULL) + (j->ids.ids != NULL);
+    if (given != 1) return refuse("a line has either a prompt, messages or ids");
+    if (j->ids.ids) return generate_job_detokenize(j);
+    if (l->messages && l->args.system)
+        return refuse("messages holds the whole conversation; leave --system out");
+    if (l->messages)
+        return prompt_wrap_list(&l->args, j->session, "messages", l->messages, &j->prompt, &j->ids);
+    if (l->args.chat) return prompt_wrap(&l->args, j->session, &j->prompt, &j->ids);
+    return generate_job_tokenize(j);
+}
+
 static int run_line(struct line *l, const char *text, size_t size) {
     struct generate_job *j = &l->job;
     int code = parse(l, text, size);
     if (code != EXIT_DONE) return code;
-    if (!j->prompt.bytes == !j->ids.ids) return refuse("a line has either a prompt or ids");
-    code = j->prompt.bytes ? generate_job_tokenize(j) : generate_job_detokenize(j);
+    code = make_prompt(l);
     if (code == EXIT_DONE) code = generation_read(&l->args, &j->generation);
-    if (code == EXIT_DONE) code = generation_ask_model(&l->args, j->session, &j->generation);
+    if (code == EXIT_DONE) code = generation_ask_model(&l->args, j->session, &j->generation, false);
     return code != EXIT_DONE ? code : generate_job_run(j);
 }
 

@@ -83,14 +83,15 @@ static void keep_given(const struct args *a, nibble_sampling *from_model,
 #undef KEEP
 }
 
-int generation_ask_model(const struct args *a, const struct session *s, struct generation *g) {
+int generation_ask_model(const struct args *a, const struct session *s, struct generation *g,
+                         bool tell) {
     nibble_error e;
     nibble_sampling sampling = g->sampling;
     bool found;
     g->end = prompt_end(a, s);
     if (!a->model_defaults) return EXIT_DONE;
     if (!nibble_model_sampling(s->model, &sampling, &found, &e)) return message_error(&e);
-    if (!found)
+    if (!found && tell)
         message("note: the model says nothing of sampling, so --model-defaults does nothing");
     keep_given(a, &sampling, &g->sampling);
     g->sampling = sampling;

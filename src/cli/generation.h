@@ -17,8 +17,10 @@ struct generation {
 int generation_read(const struct args *a, struct generation *g);
 
 /* Then, once the model is open: what it says itself of sampling (--model-defaults), and the end of
- * an answer (--template). The same returns. */
-int generation_ask_model(const struct args *a, const struct session *s, struct generation *g);
+ * an answer (--template). tell: a note on stderr if it says nothing of sampling. The same returns.
+ */
+int generation_ask_model(const struct args *a, const struct session *s, struct generation *g,
+                         bool tell);
 
 /* What the library wants to know, but for the callbacks. g and a are borrowed by it. */
 nibble_generation generation_options(const struct args *a, const struct generation *g);

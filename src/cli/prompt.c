@@ -46,67 +46,6 @@ int prompt_check(const struct args *a) {
     return EXIT_DONE;
 }
 
-/* --- the messages ------------------------------------------------------------------------------
- */
-
-struct talk {
-    nibble_message *messages;
-    size_t count;
-    struct input_text text; /* of the user, or the file */
-    cJSON *root;            /* of the file */
-};
-
-static void talk_free(struct talk *t) {
-    free(t->messages);
-    free(t->text.bytes);
-    cJSON_Delete(t->root);
-}
-
-static int read_one(const struct args *a, struct talk *t) {
-    int code = input_read(a, true, &t->text);
-    if (code != EXIT_DONE) return code;
-    t->messages = calloc(2, sizeof *t->messages);
-    if (!t->messages) {
-        message("not enough memory for the messages");
-        return EXIT_FAILED;
-    }
-    if (a->system)
-        t->messages[t->count++] = (nibble_message){"system", a->system, strlen(a->system)};
-    t->messages[t->count++] = (nibble_message){"user", t->text.bytes, t->text.size};
-    return EXIT_DONE;
-}
-
-static int fail_file(const struct args *a, const char *why) {
-    message("%s: %s; a list of objects such as {\"role\": \"user\", \"content\": \"Hello\"} is "
-            "expected",
-            a->messages, why);
-    return EXIT_FAILED;
-}
-
-/* What cJSON would let pass, and would end a text early. */
-static bool holds_nul(const struct input_text *text) {
-    return memchr(text->bytes, 0, text->size) || strstr(text->bytes, "\\u0000");
-}
-
-static int read_many(const struct args *a, struct talk *t) {
-    struct args file = {.file = a->messages};
-    int code = input_read(&file, false, &t->text);
-    if (code != EXIT_DONE) return code;
-    if (holds_nul(&t->text)) return fail_file(a, "it holds a NUL");
-    t->root = cJSON_ParseWithLength(t->text.bytes, t->text.size);
-    if (!cJSON_IsArray(t->root)) return fail_file(a, "it is no list in JSON");
-    t->messages = calloc((size_t)cJSON_GetArraySize(t->root) + 1, sizeof *t->messages);
-    if (!t->messages) return fail_file(a, "there is not enough memory for it");
-    const cJSON *each;
-    cJSON_ArrayForEach(each, t->root) {
-        const char *role = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(each, "role"));
-        const char *text = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(each, "content"));
-        if (!role || !text) return fail_file(a, "a message has no role or no content as text");
-        t->messages[t->count++] = (nibble_message){role, text, strlen(text)};
-    }
-    return EXIT_DONE;
-}
-
 /* --- text and ids ------------------------------------------------------------------------------
  */
 
@@ -127,33 +66,119 @@ static int change_bos(const struct args *a, int bos, nibble_ids *ids) {
     return EXIT_DONE;
 }
 
-static int encode(const struct args *a, const struct session *s, const struct talk *t,
-                  struct input_text *text, nibble_ids *ids) {
+/* The template around messages; *text and *ids are new. */
+static int encode(const struct args *a, const struct session *s, const nibble_message *messages,
+                  size_t count, struct input_text *text, nibble_ids *ids) {
     nibble_error e;
     nibble_model_info info;
-    const nibble_template *c = nibble_template_choose(s->model, a->template, &e);
-    if (!c) return message_error(&e);
-    if (!nibble_chat_text(s->tokenizer, c, t->messages, t->count, true, &text->bytes, &text->size,
-                          &e) ||
-        !nibble_chat_encode(s->tokenizer, c, t->messages, t->count, true, ids, &e))
-        return message_error(&e);
-    if (a->system && !nibble_template_has_system(c))
-        message("note: the chat template %s takes no notice of a system message",
-                nibble_template_name(c));
-    nibble_model_describe(s->model, &info);
-    return change_bos(a, info.bos, ids);
-}
-
-int prompt_read(const struct args *a, const struct session *s, struct input_text *text,
-                nibble_ids *ids) {
-    struct talk t = {0};
     if (!s->tokenizer) {
         message("%s has no tokenizer, and so no conversation can be had with it", a->words[0]);
         return EXIT_FAILED;
     }
-    int code = a->messages ? read_many(a, &t) : read_one(a, &t);
-    if (code == EXIT_DONE) code = encode(a, s, &t, text, ids);
-    talk_free(&t);
+    const nibble_template *c = nibble_template_choose(s->model, a->template, &e);
+    if (!c) return message_error(&e);
+    if (!nibble_chat_text(s->tokenizer, c, messages, count, true, &text->bytes, &text->size, &e) ||
+        !nibble_chat_encode(s->tokenizer, c, messages, count, true, ids, &e))
+        return message_error(&e);
+    nibble_model_describe(s->model, &info);
+    return change_bos(a, info.bos, ids);
+}
+
+/* --- the messages ------------------------------------------------------------------------------
+ */
+
+int prompt_wrap(const struct args *a, const struct session *s, struct input_text *text,
+                nibble_ids *ids) {
+    struct input_text said = *text;
+    nibble_message messages[2];
+    size_t count = 0;
+    *text = (struct input_text){0};
+    if (a->system) messages[count++] = (nibble_message){"system", a->system, strlen(a->system)};
+    messages[count++] = (nibble_message){"user", said.bytes, said.size};
+    int code = encode(a, s, messages, count, text, ids);
+    free(said.bytes);
+    return code;
+}
+
+static int fail_list(const char *where, const char *why) {
+    message("%s: %s; a list of objects such as {\"role\": \"user\", \"content\": \"Hello\"} is "
+            "expected",
+            where, why);
+    return EXIT_FAILED;
+}
+
+static bool read_message(const cJSON *o, nibble_message *m) {
+    m->role = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(o, "role"));
+    m->text = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(o, "content"));
+    if (m->text) m->size = strlen(m->text);
+    return m->role && m->text;
+}
+
+int prompt_wrap_list(const struct args *a, const struct session *s, const char *where,
+                     const cJSON *list, struct input_text *text, nibble_ids *ids) {
+    if (!cJSON_IsArray(list)) return fail_list(where, "it is no list in JSON");
+    size_t count = 0;
+    nibble_message *messages = calloc((size_t)cJSON_GetArraySize(list) + 1, sizeof *messages);
+    if (!messages) return fail_list(where, "there is not enough memory for it");
+    int code = EXIT_DONE;
+    const cJSON *each;
+    cJSON_ArrayForEach(each, list) {
+        if (code == EXIT_DONE && !read_message(each, &messages[count++]))
+            code = fail_list(where, "a message has no role or no content as text");
+    }
+    if (code == EXIT_DONE) code = encode(a, s, messages, count, text, ids);
+    free(messages);
+    return code;
+}
+
+/* --- the options -------------------------------------------------------------------------------
+ */
+
+/* What cJSON would let pass, and would end a text early. */
+static bool holds_nul(const struct input_text *text) {
+    return memchr(text->bytes, 0, text->size) || strstr(text->bytes, "\\u0000");
+}
+
+static int read_list(const struct args *a, const struct session *s, struct input_text *text,
+                     nibble_ids *ids) {
+    struct args from = {.file = a->messages};
+    struct input_text file = {0};
+    int code = input_read(&from, false, &file);
+    if (code != EXIT_DONE) return code;
+    bool nul = holds_nul(&file);
+    cJSON *list = nul ? NULL : cJSON_ParseWithLength(file.bytes, file.size);
+    code = nul ? fail_list(a->messages, "it holds a NUL")
+               : prompt_wrap_list(a, s, a->messages, list, text, ids);
+    cJSON_Delete(list);
+    free(file.bytes);
+    return code;
+}
+
+/* A template that takes no system message may pass one over in silence. */
+static void tell_system(const struct args *a, const struct session *s) {
+    nibble_error e;
+    const nibble_template *c = a->system ? nibble_template_choose(s->model, a->template, &e) : NULL;
+    if (c && !nibble_template_has_system(c))
+        message("note: the chat template %s takes no notice of a system message",
+                nibble_template_name(c));
+}
+
+int prompt_read(const struct args *a, const struct session *s, struct input_text *text,
+                nibble_ids *ids) {
+    if (a->messages) return read_list(a, s, text, ids);
+    int code = input_read(a, true, text);
+    if (code == EXIT_DONE) code = prompt_wrap(a, s, text, ids);
+    if (code == EXIT_DONE) tell_system(a, s);
+    return code;
+}
+
+int prompt_try(const struct args *a, const struct session *s) {
+    struct input_text text = {0};
+    nibble_ids ids = {0};
+    int code = a->chat ? prompt_wrap(a, s, &text, &ids) : EXIT_DONE;
+    if (code == EXIT_DONE) tell_system(a, s);
+    free(text.bytes);
+    nibble_free(ids.ids);
     return code;
 }
 

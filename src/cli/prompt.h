@@ -5,6 +5,8 @@
 #include "cli/options.h"
 #include "cli/session.h"
 
+struct cJSON;
+
 extern const struct option prompt_options[]; /* --chat and those that belong to it */
 
 /* Whether --chat or --messages is given. */
@@ -18,6 +20,17 @@ int prompt_check(const struct args *a);
  * code after printing why. */
 int prompt_read(const struct args *a, const struct session *s, struct input_text *text,
                 nibble_ids *ids);
+
+/* The same of *text, a message of the user from elsewhere, whose place the whole takes. */
+int prompt_wrap(const struct args *a, const struct session *s, struct input_text *text,
+                nibble_ids *ids);
+
+/* The same of a list of messages in JSON, which errors call `where`. */
+int prompt_wrap_list(const struct args *a, const struct session *s, const char *where,
+                     const struct cJSON *list, struct input_text *text, nibble_ids *ids);
+
+/* With --chat: whether a message can be wrapped at all, before many are. The same returns. */
+int prompt_try(const struct args *a, const struct session *s);
 
 /* The token that ends an answer in the template chosen, -1 if there is none: for
  * nibble_generation.ends. */

@@ -11,6 +11,7 @@ import numpy as np
 
 from harness import FAIRYTALE, ROOT, main
 from models import BYTE_0, PIECES, Tiny, byte_ids, chain
+from test_chat_prompt import SEGMENTS, folder
 from test_output import endless
 
 LONGROPE = ROOT / "tests" / "golden" / "phi3-longrope-short"  # another table from 64 tokens on
@@ -149,6 +150,81 @@ def test_without_a_tokenizer(tmp, nibble):
     results = batch(nibble, model, [{"ids": [5]}, {"prompt": "x"}], "-n", "2", code=1)
     assert results[0]["text"] is None and len(results[0]["ids"]) == 2
     assert "no tokenizer" in results[1]["error"]
+
+
+# ---- conversations
+
+def test_chat(tmp, nibble):
+    """The template goes around the prompt of each line, and what they have in common is shared."""
+    lines = [{"prompt": "Who was the fox?"}, {"prompt": "Who was the hare?"}, {"prompt": ""},
+             {"prompt": "<s></s>"}]
+    for options in (("--template", "llama2", "--system", "Be brief."), ("--template", "zephyr"),
+                    ("--template", "vicuna", "--no-bos")):
+        results = check_like_single_runs(nibble, FAIRYTALE, lines, "--chat", "-n", "6", "-s", "1",
+                                         "--echo", *options)
+        assert results[1]["cached_tokens"] > 5, results
+    named = batch(nibble, FAIRYTALE, lines[:1], "--chat", "--template", "zephyr", "--echo")[0]
+    assert named["text"].startswith("<|user|>\nWho was the fox?</s>\n<|assistant|>\n"), named
+
+
+def test_messages(tmp, nibble):
+    """A whole conversation, with --chat or without it; ids stay as they are."""
+    model = folder(tmp / "m")
+    talk = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"},
+            {"role": "user", "content": "c"}]
+    options = ("-n", "3", "-s", "1", "--echo")
+    want = nibble.json("generate", model, *options, "--messages", "-",
+                       stdin=json.dumps(talk).encode())
+    lines = [{"messages": talk}, {"ids": [7]}, {"prompt": "a"}]
+    for chat in ((), ("--chat",)):
+        results = batch(nibble, model, lines, *options, *chat)
+        assert (results[0]["text"], results[0]["ids"]) == (want["text"], want["ids"]), results
+        assert results[1]["prompt_tokens"] == 1, results
+        assert results[2]["text"].startswith("<s>Q: a\nA:" if chat else "a"), results
+    for messages, says in ((7, "messages: it is no list"), ([{}], "no role"),
+                           ([], "no message of the user"), (talk[1:], "'user' is due")):
+        got, = batch(nibble, model, [{"messages": messages}], code=1)
+        assert says in got["error"], (messages, got)
+    got, = batch(nibble, model, [{"messages": talk, "prompt": "x"}], code=1)
+    assert "either" in got["error"], got
+    got, = batch(nibble, model, [{"messages": talk}], "--chat", "--template", "zephyr", "--system",
+                 "x", code=1)
+    assert "leave --system out" in got["error"], got
+
+
+def test_an_answer_ends_as_the_template_says(tmp, nibble):
+    model = folder(tmp / "m", segments=None)
+    (model / "added_tokens.json").write_text(json.dumps({"<|im_end|>": PIECES}))
+    ends = ("-n", "3", "--logit-bias", f"{PIECES}=999", "--template", "chatml", "--chat")
+    got, = batch(nibble, model, [{"prompt": "x"}], *ends)
+    assert got["finish_reason"] == "stop" and len(got["ids"]) == 1, got
+
+
+def test_what_is_wrong_with_every_line_is_told_at_once(tmp, nibble):
+    own, none = folder(tmp / "own"), folder(tmp / "none", segments=None)
+    bare = Tiny().save(tmp / "bare.npz", tokenizer=None)
+    for model, words, says, code in (
+            (none, ("--chat",), "came without a chat template", 1),
+            (own, ("--chat", "--template", "x"), "no built-in", 2),
+            (own, ("--chat", "--system", "s"), "takes no system message", 2),
+            (own, ("--chat", "--bos", "--no-bos"), "choose one", 2),
+            (bare, ("--chat",), "has no tokenizer", 1), (own, ("--system", "s"), "--chat", 2),
+            (own, ("--messages", "-"), "leave --messages", 2),
+            (own, ("--chat", "--show-prompt"), "--show-prompt", 2),
+            (own, ("--stop", ""), "--stop", 2), (own, ("--logit-bias", "x"), "--logit-bias", 2)):
+        nibble.refuses("generate", model, "--batch-file", "-", *words, stdin=b'{"prompt":"x"}',
+                       says=says, code=code)
+
+
+def test_notes_are_told_once_and_hide_no_error(tmp, nibble):
+    ignored = folder(tmp / "m", segments={**SEGMENTS, "system_ignored": True})
+    lines = b'{"prompt":"x"}\n{"prompt":"y"}\n{"prompt":1}\n{"prompt":"%s"}\n' % (b"z" * 999)
+    result = nibble.run("generate", ignored, "--batch-file", "-", "--chat", "--system", "s", "-n",
+                        "1", "--model-defaults", stdin=lines)
+    assert result.code == 1 and result.err.count("note: ") == 2, result
+    assert "takes no notice" in result.err and "says nothing of sampling" in result.err, result
+    errors = [json.loads(line).get("error", "") for line in result.out.splitlines()]
+    assert errors[:2] == ["", ""] and "not a string" in errors[2] and "fit" in errors[3], errors
 
 
 # ---- lines that fail
