@@ -50,10 +50,11 @@ static void print_json(const struct job *j) {
     const char *model = j->args->words[0];
     cJSON *o = cJSON_CreateObject();
     cJSON_AddItemToObject(o, "ids", cJSON_CreateIntArray(j->ids.ids, (int)j->ids.count));
+    cJSON *texts = cJSON_AddArrayToObject(o, "texts");
     cJSON *list = cJSON_AddArrayToObject(o, "logprobs");
-    cJSON_AddItemToArray(list, cJSON_CreateNull());
-    for (size_t i = 0; i < t.tokens; i++) {
-        cJSON_AddItemToArray(list, cJSON_CreateNumber(j->log_p[i]));
+    for (size_t i = 0; i < j->ids.count; i++) {
+        cJSON_AddItemToArray(texts, output_json_token(j->session.tokenizer, j->ids.ids[i]));
+        cJSON_AddItemToArray(list, i ? cJSON_CreateNumber(j->log_p[i - 1]) : cJSON_CreateNull());
     }
     cJSON_AddNumberToObject(o, "tokens", (double)t.tokens);
     cJSON_AddNumberToObject(o, "total", t.total);
@@ -65,16 +66,22 @@ static void print_json(const struct job *j) {
     output_json(o);
 }
 
+/* Id, log-probability and text: a JSON string, so that a token is a line, and spaces are seen. */
+static void print_token(const struct job *j, size_t i) {
+    char log_p[32] = "-";
+    cJSON *json = output_json_token(j->session.tokenizer, j->ids.ids[i]);
+    char *text = cJSON_PrintUnformatted(json);
+    if (i) snprintf(log_p, sizeof log_p, "%.6f", j->log_p[i - 1]);
+    output_print("%d\t%s\t%s\n", j->ids.ids[i], log_p, text ? text : "");
+    cJSON_free(text);
+    cJSON_Delete(json);
+}
+
 static void print_lines(const struct job *j) {
     struct totals t = totals_of(j);
     char bits[48] = "";
     if (j->bytes) snprintf(bits, sizeof bits, ", %.4f bits a byte", t.bits_per_byte);
-    for (size_t i = 0; i <= t.tokens && !output_failed(); i++) {
-        if (i)
-            output_print("%d\t%.6f\n", j->ids.ids[i], j->log_p[i - 1]);
-        else
-            output_print("%d\t-\n", j->ids.ids[0]);
-    }
+    for (size_t i = 0; i < j->ids.count && !output_failed(); i++) print_token(j, i);
     output_print("# %zu tokens, log p %.4f in all, %.4f a token, perplexity %.4f%s\n", t.tokens,
                  t.total, t.mean, t.perplexity, bits);
 }
@@ -118,11 +125,12 @@ const struct command command_score = {
     .name = "score",
     .usage = "MODEL [-p TEXT | -f FILE | --ids \"ID...\"]",
     .summary = "the log-probability of each token of a text, and totals",
-    .notes = "A line has an id and the natural logarithm of its probability behind those before "
-             "it, which\n"
-             "the first does not have. The text is taken as it is, a final newline included, and "
-             "must fit\n"
-             "the context; nibble perplexity cuts a long one into windows.",
+    .notes = "A line has an id, the natural logarithm of its probability behind those before it, "
+             "which the\n"
+             "first does not have, and the token's text as a JSON string. The text is taken as it "
+             "is, a final\n"
+             "newline included, and must fit the context; nibble perplexity cuts a long one into "
+             "windows.",
     .min_words = 1,
     .max_words = 1,
     .groups = groups,

@@ -44,25 +44,13 @@ void generate_json_free(struct generate_record *r) {
 
 /* --- tokens ----------------------------------------------------------------------------------- */
 
-/* A token as it stands inside a text; null if there is no tokenizer. */
-static cJSON *piece_json(const nibble_tokenizer *t, int id) {
-    if (!t) return cJSON_CreateNull();
-    size_t size = nibble_token_text(t, id, NULL, 0);
-    char *text = malloc(size + 1);
-    if (!text) return NULL;
-    nibble_token_text(t, id, text, size);
-    cJSON *json = output_json_text(text, size);
-    free(text);
-    return json;
-}
-
 static void add_likeliest(const struct generate_job *j, cJSON *to, const nibble_logprob *top,
                           size_t n) {
     cJSON *list = cJSON_AddArrayToObject(to, "top");
     for (size_t i = 0; i < n; i++) {
         cJSON *o = cJSON_CreateObject();
         cJSON_AddNumberToObject(o, "id", top[i].id);
-        cJSON_AddItemToObject(o, "text", piece_json(j->session->tokenizer, top[i].id));
+        cJSON_AddItemToObject(o, "text", output_json_token(j->session->tokenizer, top[i].id));
         cJSON_AddNumberToObject(o, "logprob", top[i].logprob);
         cJSON_AddItemToArray(list, o);
     }
@@ -82,7 +70,7 @@ static void keep_logprobs(struct generate_job *j, const nibble_token *t) {
     if (!r->logprobs) r->logprobs = cJSON_CreateArray();
     cJSON *entry = cJSON_CreateObject();
     cJSON_AddNumberToObject(entry, "id", t->id);
-    cJSON_AddItemToObject(entry, "text", piece_json(j->session->tokenizer, t->id));
+    cJSON_AddItemToObject(entry, "text", output_json_token(j->session->tokenizer, t->id));
     add_logprobs(j, entry, t);
     if (!cJSON_AddItemToArray(r->logprobs, entry)) r->out_of_memory = true;
 }

@@ -69,9 +69,12 @@ int output_finish(int code) {
 
 /* One character as JSON has it; returns the bytes of text used. */
 static size_t escape(const char *text, size_t size, char **out) {
+    static const char special[] = "\"\\\n\r\t", letters[] = "\"\\nrt";
     unsigned char c = (unsigned char)*text;
-    if (c < ' ' || c == '"' || c == '\\') {
-        *out += sprintf(*out, "\\u%04x", c);
+    const char *letter = c ? strchr(special, c) : NULL;
+    if (letter || c < ' ') {
+        *out +=
+            letter ? sprintf(*out, "\\%c", letters[letter - special]) : sprintf(*out, "\\u%04x", c);
         return 1;
     }
     size_t n = nibble_utf8_sequence(text, size);
@@ -92,6 +95,17 @@ cJSON *output_json_text(const char *text, size_t size) {
     cJSON *value = cJSON_CreateRaw(json);
     free(json);
     return value;
+}
+
+cJSON *output_json_token(const nibble_tokenizer *t, int id) {
+    if (!t) return cJSON_CreateNull();
+    size_t size = nibble_token_text(t, id, NULL, 0);
+    char *text = malloc(size + 1);
+    if (!text) return NULL;
+    nibble_token_text(t, id, text, size);
+    cJSON *json = output_json_text(text, size);
+    free(text);
+    return json;
 }
 
 bool output_json(cJSON *value) {

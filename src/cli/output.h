@@ -5,6 +5,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "nibble.h"
+
 struct cJSON;
 
 /* Keeps the three standard descriptors occupied, so that no file of ours takes the place of a
@@ -27,6 +29,9 @@ int output_finish(int code);
 /* A JSON string of bytes that need not be UTF-8 and may hold NUL: what is invalid becomes U+FFFD.
  */
 struct cJSON *output_json_text(const char *text, size_t size);
+
+/* The same of a token as it stands inside a text; null if there is no tokenizer. */
+struct cJSON *output_json_token(const nibble_tokenizer *t, int id);
 
 /* Prints and deletes a JSON value, with a newline. */
 bool output_json(struct cJSON *value);

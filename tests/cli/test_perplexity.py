@@ -6,7 +6,7 @@ import sys
 import numpy as np
 
 from harness import FAIRYTALE, ROOT, main
-from models import PIECES, Tiny
+from models import PIECES, Tiny, byte_ids
 
 TEXT = ROOT / "tests" / "text" / "corpus.txt"
 BOS = 1
@@ -51,9 +51,26 @@ def test_score(tmp, nibble):
         assert got["bits_per_byte"] == bits or abs(got["bits_per_byte"] - bits) < 1e-8
         lines = nibble("score", model, *words, *EXACT).decode().splitlines()
         assert [int(line.split("\t")[0]) for line in lines[:-1]] == ids
+        assert [json.loads(line.split("\t")[2]) for line in lines[:-1]] == got["texts"]
         assert lines[0].split("\t")[1] == "-" and lines[-1].startswith(f"# {len(want)} tokens, ")
         scores = [float(line.split("\t")[1]) for line in lines[1:-1]]
         assert np.abs(scores - want).max() < 1e-6
+
+
+def test_texts_of_tokens(tmp, nibble):
+    """A token is a line, whatever it holds; bytes that are no character become U+FFFD."""
+    model = Tiny().save(tmp / "m.npz")
+    ids = " ".join(map(str, (BOS, *byte_ids(b'a\n\t"\\\0\xff'), 344)))
+    texts = ["<s>", "a", "\n", "\t", '"', "\\", "\0", "\ufffd", "f"]
+    assert nibble.json("score", model, "--ids", ids)["texts"] == texts
+    lines = nibble("score", model, "--ids", ids).decode().splitlines()
+    assert [line.split("\t")[2] for line in lines[:-1]] == [
+        '"<s>"', '"a"', r'"\n"', r'"\t"', r'"\""', r'"\\"', r'"\u0000"', '"\ufffd"', '"f"']
+    got = nibble.json("score", FAIRYTALE, "-p", "Once upon a time")
+    assert got["texts"] == ["<s>", " Once", " upon", " a", " time"], got
+    bare = Tiny().save(tmp / "bare.npz", tokenizer=None)
+    assert nibble.json("score", bare, "--ids", "1 2")["texts"] == [None, None]
+    assert nibble("score", bare, "--ids", "1 2").startswith(b"1\t-\tnull\n2\t")
 
 
 def test_score_in_batches_and_threads(tmp, nibble):
