@@ -161,6 +161,10 @@ NIBBLE_API void nibble_tokenizer_describe(const nibble_tokenizer *t, nibble_toke
 NIBBLE_API bool nibble_tokenize(const nibble_tokenizer *t, const char *text, size_t size, int flags,
                                 nibble_ids *out, nibble_error *e);
 
+/* So many tokens at least come of any text of so many bytes, that of a conversation too; 0 if no
+ * such bound is known. It is there at once, where nibble_tokenize of 10 MB may take 20 s. */
+NIBBLE_API size_t nibble_tokens_least(const nibble_tokenizer *t, size_t bytes);
+
 /* The text of a whole sequence, special tokens as their names; malloc'd, *size bytes and a NUL. */
 NIBBLE_API bool nibble_detokenize(const nibble_tokenizer *t, const int *ids, size_t n, char **text,
                                   size_t *size, nibble_error *e);

@@ -216,6 +216,11 @@ fail:
     return handles_report(false, &e, error);
 }
 
+size_t nibble_tokens_least(const nibble_tokenizer *t, size_t bytes) {
+    size_t reach = tokens_reach(t->tokens);
+    return reach ? bytes / reach + (bytes % reach != 0) : 0;
+}
+
 static bool check_ids(const nibble_tokenizer *t, const int *ids, size_t n, struct error *e) {
     for (size_t i = 0; i < n; i++) {
         if (ids[i] >= 0 && ids[i] < tokens_count(t->tokens)) continue;

@@ -61,13 +61,31 @@ size_t chat_answer_tokens(const struct chat *c) {
     return count;
 }
 
-/* The conversation, then what has been said of its answer. */
+/* So many tokens at least has the conversation; known at once. */
+static bool count_least(const struct chat *c, size_t *least, nibble_error *e) {
+    char *text;
+    size_t size;
+    if (!nibble_chat_text(c->session.tokenizer, c->template, c->talk.messages, c->talk.count, true,
+                          &text, &size, e))
+        return false;
+    nibble_free(text);
+    *least = nibble_tokens_least(c->session.tokenizer, size);
+    return true;
+}
+
+/* The conversation, then what has been said of its answer. Of one that is plainly too long only the
+ * count is there, and it is a lower bound. */
 static int make_prompt(struct answer *a) {
     nibble_error e;
     nibble_ids ids = {0};
-    size_t said = a->ids.size / sizeof *ids.ids;
+    size_t least, said = a->ids.size / sizeof *ids.ids;
     nibble_free(a->prompt.ids);
     a->prompt = (nibble_ids){0};
+    if (!count_least(a->chat, &least, &e)) return message_error(&e);
+    if (least > a->context) {
+        a->prompt.count = least;
+        return EXIT_DONE;
+    }
     bool ok = encode(a->chat, true, &ids, &e);
     int *more = ok ? realloc(ids.ids, (ids.count + said + 1) * sizeof *more) : NULL;
     if (!more) {
@@ -99,8 +117,8 @@ static bool slide(struct answer *a, int *code) {
 
 static int refuse(const struct answer *a) {
     size_t turns = a->chat->talk.count - chat_talk_first(&a->chat->talk);
-    message("%zu tokens do not fit the context of %zu with an answer; %s", a->prompt.count,
-            a->context,
+    message("%s%zu tokens do not fit the context of %zu with an answer; %s",
+            a->prompt.ids ? "" : "at least ", a->prompt.count, a->context,
             turns > 1 ? "begin anew with /reset, or start with --overflow slide or a larger "
                         "--ctx-size"
                       : "shorten the message, or start with a larger --ctx-size");

@@ -162,7 +162,7 @@ static int run(const struct args *a) {
     size_t bytes;
     message_catch_signals();
     int code = session_open_model(&s, a->words[0]);
-    if (code == EXIT_DONE) code = input_text_ids(a, s.model, &ids, &w.lead, &bytes);
+    if (code == EXIT_DONE) code = input_text_ids(a, s.model, false, &ids, &w.lead, &bytes);
     if (code == EXIT_DONE) choose_length(a, s.model, &w);
     if (code == EXIT_DONE) code = confine(a);
     if (code == EXIT_DONE) code = session_open_context(&s, a, w.length);

@@ -61,7 +61,7 @@ static int read_calibration(const struct session *s, const struct args *a, nibbl
         message("%s has no tokenizer to read the text of --calibrate with", a->words[0]);
         return EXIT_FAILED;
     }
-    return input_text_ids(&text, s->model, ids, lead, &bytes);
+    return input_text_ids(&text, s->model, false, ids, lead, &bytes);
 }
 
 static int quantize(const struct session *s, const struct args *a) {

@@ -108,7 +108,7 @@ static int run(const struct args *a) {
     size_t lead;
     message_catch_signals();
     int code = session_open_model(&j.session, a->words[0]);
-    if (code == EXIT_DONE) code = input_text_ids(a, j.session.model, &j.ids, &lead, &j.bytes);
+    if (code == EXIT_DONE) code = input_text_ids(a, j.session.model, true, &j.ids, &lead, &j.bytes);
     if (code == EXIT_DONE) session_confine(a, (const char *[]){NULL});
     if (code == EXIT_DONE) code = session_open_context(&j.session, a, 0);
     if (code == EXIT_DONE) code = score(&j);

@@ -8,6 +8,7 @@
 #include "cli/generate_json.h"
 #include "cli/message.h"
 #include "cli/output.h"
+#include "cli/prompt.h"
 #include "cli/stats.h"
 
 bool generate_job_in_json(const struct args *a) {
@@ -17,10 +18,13 @@ bool generate_job_in_json(const struct args *a) {
 /* --- the prompt ------------------------------------------------------------------------------- */
 
 int generate_job_tokenize(struct generate_job *j) {
-    if (j->session->tokenizer)
-        return input_tokenize(j->args, j->session->tokenizer, &j->prompt, &j->ids);
-    message("%s has no tokenizer; give the prompt as token ids with --ids", j->args->words[0]);
-    return EXIT_FAILED;
+    const struct session *s = j->session;
+    if (!s->tokenizer) {
+        message("%s has no tokenizer; give the prompt as token ids with --ids", j->args->words[0]);
+        return EXIT_FAILED;
+    }
+    int code = prompt_check_size(j->args, s, &j->prompt);
+    return code != EXIT_DONE ? code : input_tokenize(j->args, s->tokenizer, &j->prompt, &j->ids);
 }
 
 int generate_job_detokenize(struct generate_job *j) {

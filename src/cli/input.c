@@ -150,8 +150,20 @@ static int given_ids(const struct args *a, const nibble_model *m, nibble_ids *id
     return code;
 }
 
-int input_text_ids(const struct args *a, const nibble_model *m, nibble_ids *ids, size_t *lead,
-                   size_t *bytes) {
+int input_check_size(const struct args *a, const nibble_model *m, size_t bytes) {
+    const nibble_tokenizer *t = nibble_model_tokenizer(m);
+    nibble_model_info info;
+    nibble_model_describe(m, &info);
+    size_t least = t ? nibble_tokens_least(t, bytes) : 0;
+    size_t context = a->context ? (size_t)a->context : info.context;
+    if (least <= context) return EXIT_DONE;
+    message("at least %zu tokens do not fit the context of %zu%s; raise --ctx-size or shorten them",
+            least, context, context < info.context ? "" : ", the model's own");
+    return EXIT_CONTEXT;
+}
+
+int input_text_ids(const struct args *a, const nibble_model *m, bool fits, nibble_ids *ids,
+                   size_t *lead, size_t *bytes) {
     const nibble_tokenizer *t = nibble_model_tokenizer(m);
     struct input_text text = {0};
     *lead = *bytes = 0;
@@ -161,6 +173,7 @@ int input_text_ids(const struct args *a, const nibble_model *m, nibble_ids *ids,
         return EXIT_FAILED;
     }
     int code = input_read(a, false, &text);
+    if (code == EXIT_DONE && fits) code = input_check_size(a, m, text.size);
     if (code == EXIT_DONE) code = input_tokenize(a, t, &text, ids);
     if (code == EXIT_DONE && adds_bos(a, t)) code = count_lead(t, lead);
     *bytes = text.size;

@@ -23,10 +23,14 @@ int input_ids(const char *text, nibble_ids *ids);
 int input_tokenize(const struct args *a, const nibble_tokenizer *t, const struct input_text *text,
                    nibble_ids *ids);
 
+/* Refuses a text of so many bytes if it is plain before it is tokenized that it does not fit the
+ * context that the options ask for or, if they do not, the model's. The same returns. */
+int input_check_size(const struct args *a, const nibble_model *m, size_t bytes);
+
 /* A text to be measured: ids as given, or the text of -p, -f or stdin as it is, BOS as the options
- * say. *lead is how many ids at the front are not of the text, *bytes how long it is (0: known as
- * ids alone). The same returns. */
-int input_text_ids(const struct args *a, const nibble_model *m, nibble_ids *ids, size_t *lead,
-                   size_t *bytes);
+ * say. fits: all of it has to fit the context. *lead is how many ids at the front are not of the
+ * text, *bytes how long it is (0: known as ids alone). The same returns. */
+int input_text_ids(const struct args *a, const nibble_model *m, bool fits, nibble_ids *ids,
+                   size_t *lead, size_t *bytes);
 
 #endif

@@ -46,6 +46,11 @@ int prompt_check(const struct args *a) {
     return EXIT_DONE;
 }
 
+int prompt_check_size(const struct args *a, const struct session *s,
+                      const struct input_text *text) {
+    return a->show_prompt ? EXIT_DONE : input_check_size(a, s->model, text->size);
+}
+
 /* --- text and ids ------------------------------------------------------------------------------
  */
 
@@ -77,8 +82,11 @@ static int encode(const struct args *a, const struct session *s, const nibble_me
     }
     const nibble_template *c = nibble_template_choose(s->model, a->template, &e);
     if (!c) return message_error(&e);
-    if (!nibble_chat_text(s->tokenizer, c, messages, count, true, &text->bytes, &text->size, &e) ||
-        !nibble_chat_encode(s->tokenizer, c, messages, count, true, ids, &e))
+    if (!nibble_chat_text(s->tokenizer, c, messages, count, true, &text->bytes, &text->size, &e))
+        return message_error(&e);
+    int code = prompt_check_size(a, s, text);
+    if (code != EXIT_DONE) return code;
+    if (!nibble_chat_encode(s->tokenizer, c, messages, count, true, ids, &e))
         return message_error(&e);
     nibble_model_describe(s->model, &info);
     return change_bos(a, info.bos, ids);

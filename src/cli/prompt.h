@@ -15,6 +15,10 @@ bool prompt_is_chat(const struct args *a);
 /* What makes no sense together, before anything is opened. The same returns as below. */
 int prompt_check(const struct args *a);
 
+/* Refuses a prompt that is too long to be run, as input_check_size. One that is only shown is as
+ * long as it likes. */
+int prompt_check_size(const struct args *a, const struct session *s, const struct input_text *text);
+
 /* The conversation of the options: one message of the user, with --system one before it, or all of
  * --messages; as the text that the chat template makes of it, and its ids. Returns 0, or the exit
  * code after printing why. */

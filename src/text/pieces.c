@@ -6,6 +6,7 @@
 
 #include "base/utf8.h"
 #include "text/spm.h"
+#include "text/unicode.h"
 
 struct piece {
     size_t offset; /* of its text in pieces.text */
@@ -22,7 +23,7 @@ struct pieces {
     struct added added; /* special pieces and extra tokens */
     bool any_plain;     /* of these, one that is found in every text */
     struct extra extra;
-    size_t longest;
+    size_t longest, reach;
     int count, bos;
 };
 
@@ -131,6 +132,34 @@ static bool sort(struct pieces *p, const char *where, struct error *e) {
                 where, (int)(twice->size < 100 ? twice->size : 100), twice->text);
 }
 
+/* Whether encode_apart may leave it out of a message: only a mark (chat.c) is ever barred. */
+static bool may_be_left_out(const struct pieces *p, int id) {
+    size_t size;
+    int32_t c;
+    const char *name = spm_piece(p->spm, id, &size);
+    return unicode_next(name, size, &c) == size && unicode_is_punctuation(c) &&
+           spm_is_user_defined(p->spm, id);
+}
+
+/* A piece stands for its own bytes, with three of them for a space, and for no more; an added token
+ * for its text, unless it takes the spaces around it. */
+static size_t find_reach(const struct pieces *p) {
+    size_t reach = 0;
+    if (!spm_keeps_all(p->spm)) return 0;
+    for (int id = 0; id < spm_count(p->spm); id++) {
+        size_t size;
+        spm_piece(p->spm, id, &size);
+        if (size > reach) reach = size;
+        if (may_be_left_out(p, id)) return 0;
+    }
+    for (size_t i = 0; i < p->extra.count; i++) {
+        const struct added_token *t = &p->extra.list[i];
+        if (t->size > reach) reach = t->size;
+        if (t->lstrip || t->rstrip) return 0;
+    }
+    return reach;
+}
+
 static bool copy_extra(struct pieces *p, const struct extra *from) {
     p->extra.list = calloc(from->count + 1, sizeof *p->extra.list);
     if (!p->extra.list) return false;
@@ -150,6 +179,7 @@ struct pieces *pieces_open(struct span model, const struct extra *extra, const c
     bool ok = p && copy_extra(p, extra);
     if (ok) p->spm = spm_open(model.data, model.size, why, sizeof why);
     ok = ok && p->spm && allocate(p) && fill(p) && fill_extra(p);
+    if (ok) p->reach = find_reach(p);
     if (ok && sort(p, where, e)) return p;
     pieces_close(p);
     if (!ok && !*why) fail(e, STATUS_MEMORY, "not enough memory for the tokenizer in %s", where);
@@ -215,6 +245,10 @@ int pieces_find(const struct pieces *p, const char *text, size_t size) {
 
 size_t pieces_longest(const struct pieces *p) {
     return p->longest;
+}
+
+size_t pieces_reach(const struct pieces *p) {
+    return p->reach;
 }
 
 /* --- Encoding --------------------------------------------------------------------------------- */

@@ -20,6 +20,7 @@ bool pieces_is_added(const struct pieces *p, int id);
 const char *pieces_name(const struct pieces *p, int id, size_t *size);
 int pieces_find(const struct pieces *p, const char *text, size_t size);
 size_t pieces_longest(const struct pieces *p);
+size_t pieces_reach(const struct pieces *p); /* as tokens_reach */
 
 /* special and guard (or NULL) as in tokens.h; on failure *out is partly filled. */
 bool pieces_encode(const struct pieces *p, const char *text, size_t size, bool special,

@@ -143,6 +143,10 @@ bool spm_single_spaces(const struct spm *s) {
     return s->file.single_spaces;
 }
 
+bool spm_keeps_all(const struct spm *s) {
+    return !s->file.rules && !s->file.single_spaces && s->file.byte_fallback;
+}
+
 bool spm_encode_at(const struct spm *s, const char *text, size_t size, struct spm_token **tokens,
                    size_t *count, char *why, size_t why_size) {
     return run(why, why_size, [&] {

@@ -47,6 +47,10 @@ const char *spm_unknown_surface(const struct spm *s);
 bool spm_dummy_prefix(const struct spm *s);
 bool spm_single_spaces(const struct spm *s);
 
+/* Whether all of a text comes out in its pieces: nothing of it is dropped, and no run of unknown
+ * characters shares one. */
+bool spm_keeps_all(const struct spm *s);
+
 /* Ids of text in a malloc'd array (not NULL). False, and a reason in why as above, when out of
  * memory or the library refuses. Time grows as n log n for BPE; a model without byte fallback takes
  * quadratic time for a long run of characters that it does not know. */

@@ -131,7 +131,11 @@ static const char *piece_field(void *arg, const struct field *f) {
 
 static const char *trainer_field(void *arg, const struct field *f) {
     struct reader *r = arg;
-    return f->number == 44 ? set_bytes(&r->unknown, f) : NULL;
+    switch (f->number) {
+    case 35: return set_bool(&r->file->byte_fallback, f);
+    case 44: return set_bytes(&r->unknown, f);
+    default: return NULL;
+    }
 }
 
 static const char *normalizer_field(void *arg, const struct field *f) {
@@ -221,6 +225,7 @@ static const char *read_model(struct reader *r, struct span model) {
     if (!why) why = check_nesting(r);
     if (!why) why = keep_ids(r);
     if (!why) why = charsmap_check(r->charsmap, &r->file->growth);
+    r->file->rules = r->charsmap.size != 0;
     if (why) return why;
     if (r->unknown.size > SPM_FILE_MAX_PIECE)
         return "its unknown surface is longer than 1024 bytes";

@@ -23,6 +23,8 @@ enum { SPM_FILE_MAX_PIECE = 1024 }; /* bytes of one piece, and of the unknown su
 struct spm_file {
     bool dummy_prefix;  /* add_dummy_prefix: the normalizer puts a space before the text */
     bool single_spaces; /* remove_extra_whitespaces: it drops leading, trailing, repeated ones */
+    bool rules;         /* precompiled_charsmap: it has rules, by which characters may vanish */
+    bool byte_fallback; /* a character that no piece has becomes a piece for each byte */
     char unknown[SPM_FILE_MAX_PIECE + 1]; /* unk_surface: the unknown piece, decoded */
     size_t growth;                        /* most bytes that normalizing makes of one of text */
     unsigned char *kept; /* pieces, trainer and normalizer: all that the library shall see */

@@ -135,6 +135,10 @@ size_t tokens_longest(const struct tokens *t) {
     return t->pipeline ? t->pipeline->longest : pieces_longest(t->pieces);
 }
 
+size_t tokens_reach(const struct tokens *t) {
+    return t->pipeline ? 0 : pieces_reach(t->pieces);
+}
+
 /* --- Encoding --------------------------------------------------------------------------------- */
 
 static bool encode(const struct tokens *t, const char *text, size_t size, bool special,

@@ -100,4 +100,9 @@ size_t tokens_text(struct detokenizer *d, int id, bool show_control, char *out, 
 /* The longest text of any one piece, in bytes: the cap that always suffices. */
 size_t tokens_longest(const struct tokens *t);
 
+/* The most bytes of a text that one token stands for, so that long texts are known as such before
+ * they are encoded. 0: no such bound is known, for something may be dropped (spaces, what a
+ * normalizer takes away) or a token may stand for a run of unknown characters. */
+size_t tokens_reach(const struct tokens *t);
+
 #endif

@@ -7,6 +7,7 @@ import sys
 
 from chats import talker
 from harness import FAIRYTALE, HANG_S, main
+from test_chat_prompt import folder
 
 CHAT = ("chat", FAIRYTALE, "--template", "zephyr", "-n", "30")
 # Words, and what they read from stdin. Each prints more than ten bytes.
@@ -71,6 +72,28 @@ def test_huge_prompt(tmp, nibble):
                    nibble.run("chat", talker(tmp / "m.npz"), "--template", "zephyr", stdin=text)):
         assert result.code == 3 and "do not fit the context of" in result.err, result
         assert result.out == b"" and result.err.count("\n") == 1, result
+
+
+def test_huge_prompt_is_refused_at_once(tmp, nibble):
+    """Its length tells that it is too long, whoever asks; tokenizing it takes half a minute."""
+    text = b"Once upon a time there was a king. " * 300000
+    zephyr, line = ("--template", "zephyr"), b'{"prompt":"%s"}\n' % text
+    for words in (("generate", FAIRYTALE), ("generate", FAIRYTALE, "-c", "400"),
+                  ("generate", FAIRYTALE, "--chat", *zephyr), ("chat", FAIRYTALE, *zephyr),
+                  ("score", FAIRYTALE), ("score", FAIRYTALE, "-c", "1000")):
+        nibble.refuses(*words, stdin=text, code=3, says=["at least ", "do not fit the context of"])
+    batch = nibble.run("generate", FAIRYTALE, "--batch-file", "-", stdin=line)
+    assert batch.code == 1 and b"at least " in batch.out and batch.cpu_s < nibble.refusal_s, batch
+    assert nibble.run("perplexity", FAIRYTALE, "-c", "64", stdin=text[:20000]).code == 0
+    assert nibble("generate", FAIRYTALE, "--show-prompt", stdin=text[:200000]).startswith(b"Once")
+
+
+def test_spaces_that_a_token_takes_are_no_tokens(tmp, nibble):
+    model = folder(tmp / "m", tokenizer_config={"added_tokens_decoder": {
+        "400": {"content": "<|turn|>", "special": False, "lstrip": True}}})
+    (model / "added_tokens.json").unlink()
+    got = nibble.json("generate", model, "-n", "1", stdin=b" " * 100000 + b"<|turn|>")
+    assert got["prompt_tokens"] == 2, got
 
 
 def test_prompt_as_long_as_the_context(tmp, nibble):

@@ -76,6 +76,7 @@ static bool try_bytes(struct span model, struct error *e) {
         for (size_t i = 0; i < list.count; i++) {
             CHECK(list.ids[i] >= 0 && list.ids[i] < tokens_count(t));
         }
+        CHECK(!tokens_reach(t) || list.count * tokens_reach(t) >= sizeof text - 1);
         free(decode(t, list.ids, list.count, true, &size));
         free(decode(t, list.ids, list.count, false, &size));
     } else {
@@ -208,6 +209,45 @@ static void test_longest(void) {
     CHECK(tokens_open(&t, (struct span){made.data, made.size}, "made", NULL, &e));
     CHECK(tokens_longest(t) == 9);
     tokens_close(t);
+}
+
+/* BPE whose pieces hold all of a text, if the normalizer leaves all spaces. */
+static void begin_whole(unsigned single_spaces) {
+    char name[8];
+    begin_model(2);
+    for (unsigned byte = 0; byte < 256; byte++) {
+        snprintf(name, sizeof name, "<0x%02X>", byte);
+        add_piece(name, 6, 0, BYTE);
+    }
+    part.size = 0;
+    put_number(&part, 35, 1); /* byte_fallback */
+    put_bytes(&made, 2, part.data, part.size);
+    part.size = 0;
+    put_number(&part, 4, single_spaces);
+    put_bytes(&made, 3, part.data, part.size);
+}
+
+static void check_reach(size_t want) {
+    struct tokens *t;
+    struct error e;
+    check_accepted();
+    CHECK(tokens_open(&t, (struct span){made.data, made.size}, "made", NULL, &e));
+    CHECK_MSG(tokens_reach(t) == want, "%zu, not %zu", tokens_reach(t), want);
+    tokens_close(t);
+}
+
+/* None where a part of a text may have no token. */
+static void test_reach(void) {
+    begin_whole(false);
+    check_reach(6);
+    add_piece("[tool]:", 7, 0, USER_DEFINED);
+    check_reach(7);
+    add_piece("~", 1, 0, USER_DEFINED); /* a message may lose it to the template */
+    check_reach(0);
+    begin_whole(true);
+    check_reach(0);
+    begin_model(2); /* unknown characters share a token */
+    check_reach(0);
 }
 
 static void test_unknown_surface(void) {
@@ -371,6 +411,7 @@ int main(void) {
     check_run("silence", test_silence);
     check_run("ids outside", test_ids_outside);
     check_run("longest", test_longest);
+    check_run("reach of a token", test_reach);
     check_run("unknown surface", test_unknown_surface);
     check_run("rules", test_rules);
     check_run("rules without bounds", test_rules_without_bounds);

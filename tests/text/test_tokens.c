@@ -68,6 +68,7 @@ static void check_encoded(const struct tokens *t, const struct one_case *c, bool
     struct token_list list = encode(t, c->text, c->size, special);
     CHECK_MSG(same_ids(list.ids, list.count, c->ids, c->count), "%s with %s: '%.*s': other ids",
               c->kind, models[c->model], (int)c->size, c->text);
+    CHECK(!tokens_reach(t) || list.count * tokens_reach(t) >= c->size);
     free(list.ids);
 }
 
@@ -109,6 +110,21 @@ static void test_vocabulary(void) {
     tokens_close(NULL);
 }
 
+/* Of those that drop nothing it is the longest piece, as it is spelled. */
+static void test_reach(void) {
+    for (int m = 0; m < MODELS; m++) {
+        struct tokens *t = open_model(m);
+        size_t size, longest = 0;
+        for (int id = 0; id < tokens_count(t); id++) {
+            tokens_name(t, id, &size);
+            if (size > longest) longest = size;
+        }
+        bool drops = m == UNIGRAM_RULES || m == CHAR_SPACES;
+        CHECK_MSG(tokens_reach(t) == (drops ? 0 : longest), "%s: %zu", models[m], tokens_reach(t));
+        tokens_close(t);
+    }
+}
+
 static void test_list_grows(void) {
     struct tokens *t = open_model(BPE_BYTES);
     struct token_list list = {malloc(sizeof(int)), 1};
@@ -140,6 +156,7 @@ static void test_long_texts(void) {
         for (int special = 0; special < 2; special++) {
             struct token_list list = encode(t, text, size, special);
             check_text(t, list.ids, list.count, true, text, size);
+            CHECK(list.count * tokens_reach(t) >= size);
             CHECK(u != 4 || !special || list.count == size / n);
             free(list.ids);
         }
@@ -193,6 +210,7 @@ static void test_bytes(void) {
 int main(void) {
     check_run("SentencePiece's own cases", test_cases);
     check_run("vocabulary", test_vocabulary);
+    check_run("reach of a token", test_reach);
     check_run("list grows", test_list_grows);
     check_run("long texts", test_long_texts);
     check_run("control tokens", test_control);
