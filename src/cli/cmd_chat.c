@@ -168,7 +168,7 @@ static int run(const struct args *a) {
 static const struct option options_chat[] = {
     {"--system", OPTION_TEXT, offsetof(struct args, system), .value = "TEXT",
      .help = "the system message"},
-    {"--template", OPTION_TEXT, offsetof(struct args, template), .value = "NAME",
+    {"--template", OPTION_TEXT, offsetof(struct args, template), .value = "TEMPLATE",
      .help = "a built-in chat template (default: the model's own)"},
     {"--save-dir", OPTION_TEXT, offsetof(struct args, save_dir), .value = "DIR",
      .help = "where /save writes and /load reads (default: the starting folder)"},

@@ -24,6 +24,7 @@ enum completion_kind completion_of_option(const struct option *o, const char **w
     if (o->kind != OPTION_TEXT && o->kind != OPTION_LIST) return COMPLETION_FREE;
     if (is_path(o->value)) return COMPLETION_PATH;
     if (strcmp(o->value, "LEVEL") == 0) *words = levels();
+    if (strcmp(o->value, "TEMPLATE") == 0) *words = nibble_template_names();
     if (strchr(o->value, '|')) *words = o->value;
     return *words ? COMPLETION_WORDS : COMPLETION_FREE;
 }

@@ -116,9 +116,9 @@ const struct option *options_next(const struct command *c, struct options_cursor
 }
 
 bool options_name(const char **names, char name[OPTIONS_NAME]) {
-    size_t n = strcspn(*names, " |");
+    size_t n = strcspn(*names, " |,");
     snprintf(name, OPTIONS_NAME, "%.*s", (int)n, *names);
-    *names += n + strspn(*names + n, " |");
+    *names += n + strspn(*names + n, " |,");
     return n > 0;
 }
 

@@ -25,7 +25,7 @@ struct option {
     double absent;     /* their default, of a list of numbers the only one */
     const char *value; /* what help calls the value: "N". "f16|f32|q8" is all that a text can be;
                           shells complete FILE, DIR and names of files (OUT.npy) as paths, LEVEL as
-                          one of this machine */
+                          one of this machine, TEMPLATE as one that is built in */
     const char *help;
 };
 
@@ -65,7 +65,8 @@ struct options_cursor {
 /* The options of a command one by one, those that all have at the end; then NULL. */
 const struct option *options_next(const struct command *c, struct options_cursor *at);
 
-/* The names of an option, or choices, one by one: moves *names on; false behind the last. */
+/* The names of an option, choices, or words with commas between, one by one: moves *names on; false
+ * behind the last. */
 bool options_name(const char **names, char name[OPTIONS_NAME]);
 
 /* Its help, with the default of a number. */

@@ -16,7 +16,7 @@ const struct option prompt_options[] = {
      .help = "with --chat: the system message"},
     {"--messages", OPTION_TEXT, AT(messages), .value = "FILE",
      .help = "a conversation instead of a prompt: [{\"role\": ..., \"content\": ...}, ...]"},
-    {"--template", OPTION_TEXT, AT(template), .value = "NAME",
+    {"--template", OPTION_TEXT, AT(template), .value = "TEMPLATE",
      .help = "a built-in chat template (default: the model's own)"},
     {"--show-prompt", OPTION_FLAG, AT(show_prompt),
      .help = "print the text that goes in, and on the last line its ids; generate nothing"},

@@ -5,7 +5,7 @@ import shlex
 import subprocess
 import sys
 
-from harness import main, need
+from harness import FAIRYTALE, main, need
 
 SHELLS = ("bash", "zsh", "fish")
 # ask calls the function as bash does when Tab is pressed behind the last word, and prints on one
@@ -92,6 +92,25 @@ def test_bash_offers_values(tmp, nibble):
     (_, levels), = complete(nibble, ("verify", "m", "--level", ""))
     known = re.findall("^levels: *([^(\n]*)", nibble("info").decode(), re.M)[-1].split()
     assert levels == set(known) and "scalar" in levels, levels
+
+
+def templates(nibble):
+    """As the answer to an unknown one lists them."""
+    told = nibble.refuses("generate", FAIRYTALE, "--chat", "-p", "x", "--template", "x", code=2)
+    names = told.split("there are ")[1].strip().split(", ")
+    assert "chatml" in names and "zephyr" in names, told
+    return names
+
+
+def test_templates_are_offered(tmp, nibble):
+    names = templates(nibble)
+    expect(nibble, {("generate", "m", "--template", ""): names,
+                    ("chat", "m", "--template", "=", ""): names,
+                    ("chat", "m", "--template", "llam"): [x for x in names if x[:4] == "llam"]})
+    zsh = nibble("completion", "zsh").decode()
+    assert zsh.count(f":TEMPLATE:({' '.join(names)})'") == 2, "of generate and chat"
+    fish = nibble("completion", "fish").decode().splitlines()
+    assert sum(f" -l template -x -a '{' '.join(names)}'" in line for line in fish) == 2
 
 
 def test_bash_offers_paths(tmp, nibble):
