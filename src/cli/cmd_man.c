@@ -26,18 +26,41 @@ static const char exit_codes[] =
     "sentence; a list may follow on indented lines.";
 
 static const char environment[] =
+    "nibble has no variables of its own, and reads these of others:\n\n"
+    "  NO_COLOR  if set and not empty: no colours, but for --color always, and no bold prompt of\n"
+    "    nibble chat\n"
+    "  TERM  what the terminal of nibble chat can do; its prompt is not bold with dumb or "
+    "without\n"
+    "    TERM\n"
     "  HF_HUB_CACHE, HF_HOME, XDG_CACHE_HOME, HOME  where nibble list finds the Hugging Face\n"
     "    cache: the first that is set counts\n"
     "  OPENBLAS_CORETYPE, OPENBLAS_NUM_THREADS  with --blas: where OpenBLAS does not know the "
     "CPU,\n"
-    "    nibble starts over with them set, unless OPENBLAS_CORETYPE is set already";
+    "    nibble starts over, once, with the right kernels named in OPENBLAS_CORETYPE and, unless\n"
+    "    it is set, with 1 in OPENBLAS_NUM_THREADS; not if OPENBLAS_CORETYPE is set already";
 
 static const char files[] =
-    "  model.npz  weights, config and tokenizer in one file, as nibble quantize writes it\n"
-    "  config.json, params.json  the config of a folder\n"
-    "  *.npz, *.safetensors  its weights, in shards or not\n"
-    "  tokenizer.json, tokenizer.model  its tokenizer\n"
-    "  reference.json  answers that nibble verify compares with";
+    "Read, as a model:\n\n"
+    "  model.npz  weights, config, tokenizer and all else below in one file, as nibble quantize\n"
+    "    writes it\n"
+    "  *.npz, *.safetensors  the weights of a folder, in shards or not\n"
+    "  config.json, params.json  its config\n"
+    "  generation_config.json  its end tokens, and its sampling for --model-defaults\n"
+    "  tokenizer.json, tokenizer.model  its tokenizer; tokenizer_config.json and\n"
+    "    added_tokens.json have more of its tokens\n"
+    "  chat_segments.json  its chat template, as scripts/convert.py takes it down from\n"
+    "    chat_template.jinja or tokenizer_config.json\n"
+    "  reference.json  answers that nibble verify compares with\n\n"
+    "Written, and only where an option or a word says so:\n\n"
+    "  OUT.npz, OUT.npy  by nibble quantize and nibble logits\n"
+    "  the FILE of --prompt-cache  the KV cache of a prompt, an .npz, by nibble generate, which\n"
+    "    reads it too\n"
+    "  the OUT.npz of --save-logits  predictions, by nibble perplexity, which reads them with "
+    "--kl\n"
+    "  files in the folder of --save-dir  conversations in JSON, by /save in nibble chat, which\n"
+    "    reads them with /load; the folder is the starting one unless it is named\n"
+    "  reference.json  by nibble verify --write-reference; of an .npz it is a member\n\n"
+    "What is typed in nibble chat is kept in no other file, and there is no file of settings.";
 
 static const char *const examples[][2] = {
     {"A continuation of a prompt, with statistics",

@@ -5,7 +5,7 @@ import shlex
 import subprocess
 import sys
 
-from harness import FAIRYTALE, main, need
+from harness import FAIRYTALE, ROOT, main, need
 
 SHELLS = ("bash", "zsh", "fish")
 # ask calls the function as bash does when Tab is pressed behind the last word, and prints on one
@@ -201,6 +201,28 @@ def test_the_page_holds_every_command_and_option(tmp, nibble):
         for names, value in options_of(text):
             row = ".TP\n" + ", ".join(names) + (f" {value}" if value else "") + "\n"
             assert row in part, (command, row)
+
+
+def section(page, title):
+    return page.split(f"\n.SH {title}\n")[1].split("\n.SH ")[0]
+
+
+def test_the_page_names_what_is_read_and_written(tmp, nibble):
+    """Variables as the sources ask for them; files as the library looks for them in a model."""
+    page = unescaped(nibble("man").decode())
+    cli = "".join(path.read_text() for path in (ROOT / "src" / "cli").glob("*.c"))
+    asked = {*re.findall(r'getenv\("(\w+)"\)', cli), *re.findall(r'"(\w+_HOME|HF_\w+)"', cli),
+             *re.findall(r'"(OPENBLAS_\w+)"', cli), "HOME"}
+    assert {"NO_COLOR", "TERM", "HF_HOME", "OPENBLAS_CORETYPE"} <= asked, asked
+    for name in asked:
+        assert re.search(rf"\b{name}\b", section(page, "ENVIRONMENT")), name
+    model = "".join((ROOT / "src" / path).read_text()
+                    for path in ("api/handles.c", "model/model.c", "model/quantize.c"))
+    named = {*re.findall(r'"(\w+\.(?:json|jinja|model))"', model), "--prompt-cache", "--save-dir",
+             "--save-logits", "--write-reference"}
+    assert {"generation_config.json", "chat_template.jinja", "tokenizer.model"} <= named, named
+    for name in named:
+        assert name in section(page, "FILES"), name
 
 
 def test_the_page_is_clean_roff(tmp, nibble):
