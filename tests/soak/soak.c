@@ -37,8 +37,8 @@ static void mix(struct soak *s, const void *bytes, size_t size) {
     for (size_t i = 0; i < size; i++) s->hash = (s->hash ^ p[i]) * 1099511628211u;
 }
 
-static void on_token(void *arg, int id) {
-    mix(arg, &id, sizeof id);
+static void on_token(void *arg, const nibble_token *t) {
+    mix(arg, &t->id, sizeof t->id);
 }
 
 static void on_text(void *arg, const char *text, size_t size) {

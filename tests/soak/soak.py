@@ -67,8 +67,10 @@ def nice(soak):
     return [soak.end(soak.start("nice", "-n", "19"))]
 
 
-def while_running(process, act):
-    """Calls act(pid) again and again until the process ends."""
+def disturbed(soak, act):
+    """One run; act(pid) is called again and again until it ends."""
+    process = soak.start()
+
     def loop():
         while process.poll() is None:
             try:
@@ -77,7 +79,9 @@ def while_running(process, act):
                 return
     thread = threading.Thread(target=loop)
     thread.start()
-    return thread
+    result = soak.end(process)
+    thread.join()
+    return [result]
 
 
 def processor_time_cut(soak):
@@ -87,11 +91,7 @@ def processor_time_cut(soak):
         time.sleep(0.03)
         os.kill(pid, signal.SIGCONT)
         time.sleep(0.01)
-    process = soak.start()
-    thread = while_running(process, act)
-    result = soak.end(process)
-    thread.join()
-    return [result]
+    return disturbed(soak, act)
 
 
 def cores_taken_away(soak):
@@ -106,11 +106,7 @@ def cores_taken_away(soak):
             except OSError:
                 pass  # it has ended
         time.sleep(0.02)
-    process = soak.start()
-    thread = while_running(process, act)
-    result = soak.end(process)
-    thread.join()
-    return [result]
+    return disturbed(soak, act)
 
 
 def one_core(soak):
