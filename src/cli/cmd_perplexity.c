@@ -19,10 +19,6 @@ static const struct option options_perplexity[] = {
      .help = "keep the predictions, to compare another model with"},
     {"--kl", OPTION_TEXT, offsetof(struct args, kl), .value = "REFERENCE.npz",
      .help = "compare with predictions that were kept"},
-    {"--ids", OPTION_TEXT, offsetof(struct args, ids), .value = "\"ID...\"",
-     .help = "the text as token ids, nothing added"},
-    {"--json", OPTION_FLAG, offsetof(struct args, json), .help = "print one JSON object"},
-    {"-q --quiet", OPTION_FLAG, offsetof(struct args, quiet), .help = "no progress"},
     {0}};
 
 enum { WINDOW = 512 };
@@ -172,8 +168,8 @@ static int run(const struct args *a) {
     return code;
 }
 
-static const struct option *const groups[] = {options_prompt, options_perplexity, options_run,
-                                              options_threads, NULL};
+static const struct option *const groups[] = {options_prompt, options_perplexity, options_measured,
+                                              options_run,    options_threads,    NULL};
 
 const struct command command_perplexity = {
     .name = "perplexity",

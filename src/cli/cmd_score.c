@@ -9,13 +9,6 @@
 #include "cli/output.h"
 #include "cli/stats.h"
 
-static const struct option options_score[] = {
-    {"--ids", OPTION_TEXT, offsetof(struct args, ids), .value = "\"ID...\"",
-     .help = "the text as token ids, nothing added"},
-    {"--json", OPTION_FLAG, offsetof(struct args, json), .help = "print one JSON object"},
-    {"-q --quiet", OPTION_FLAG, offsetof(struct args, quiet), .help = "no progress"},
-    {0}};
-
 struct job {
     const struct args *args;
     struct session session;
@@ -118,7 +111,7 @@ static int run(const struct args *a) {
     return code;
 }
 
-static const struct option *const groups[] = {options_prompt, options_score, options_run,
+static const struct option *const groups[] = {options_prompt, options_measured, options_run,
                                               options_threads, NULL};
 
 const struct command command_score = {

@@ -86,6 +86,13 @@ const struct option options_overflow[] = {
      "tokens of the prompt after BOS that never slide away; -1: all"},
     END};
 
+const struct option options_measured[] = {
+    {"--ids", OPTION_TEXT, AT(ids), .value = "\"ID...\"",
+     .help = "the text as token ids, nothing added"},
+    {"--json", OPTION_FLAG, AT(json), .help = "print one JSON object"},
+    {"-q --quiet", OPTION_FLAG, AT(quiet), .help = "no progress"},
+    END};
+
 const struct option options_output[] = {
     {"--json", OPTION_FLAG, AT(json), .help = "print one JSON object"},
     {"--stats", OPTION_FLAG, AT(stats), .help = "statistics on stderr (default on a terminal)"},

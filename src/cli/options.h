@@ -33,7 +33,8 @@ enum { OPTIONS_NAME = 32, OPTIONS_TEXT = 256 };
 
 /* Groups that commands share, each ended by a row without names. */
 extern const struct option options_prompt[], options_run[], options_sampling[],
-    options_generation[], options_overflow[], options_output[], options_threads[];
+    options_generation[], options_overflow[], options_measured[], options_output[],
+    options_threads[];
 
 /* A command: the text of its help and the groups it takes (NULL-terminated). */
 struct command {
