@@ -44,8 +44,9 @@ static bool refuse(const nibble_model *m, const char *name, struct error *e) {
     store_where(store, file, where, sizeof where);
     return fail(e, STATUS_MODEL,
                 "%s holds the chat template as a program in Jinja, which nibble does not run; "
-                "convert the model with scripts/convert.py, which takes down what the template "
-                "writes if that can be told without it, or name one of %s with --template",
+                "convert the model with scripts/convert.py MODEL -o OUT.npz, which takes down what "
+                "the template writes if that can be told without it, or name one of %s with "
+                "--template",
                 where, chat_named_list());
 }
 

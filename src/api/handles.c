@@ -137,16 +137,25 @@ bool handles_open_chat(nibble_model *m, struct error *e) {
     return true;
 }
 
-const char *handles_template_file(const struct store *store) {
-    static const char settings[] = "tokenizer_config.json", own[] = "chat_template.jinja";
-    struct span text = store_file(store, settings);
+/* Whether the settings of that name have a template. */
+static bool has_template(const struct store *store, const char *name) {
+    struct span text = store_file(store, name);
     struct error e;
     struct config c;
-    if (store_file(store, own).data) return own;
-    if (!text.data || !config_open(&c, text, settings, &e)) return NULL;
+    if (!text.data || !config_open(&c, text, name, &e)) return false;
     bool there = config_find(&c, "chat_template", NULL) != NULL;
     config_close(&c);
-    return there ? settings : NULL;
+    return there;
+}
+
+const char *handles_template_file(const struct store *store) {
+    static const char own[] = "chat_template.jinja";
+    static const char *const settings[] = {"tokenizer_config.json", "chat_template.json"};
+    if (store_file(store, own).data) return own;
+    for (int i = 0; i < 2; i++) {
+        if (has_template(store, settings[i])) return settings[i];
+    }
+    return NULL;
 }
 
 bool handles_ends(const nibble_model *m, const int *more, size_t more_count, int **ends,

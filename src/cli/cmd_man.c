@@ -49,7 +49,7 @@ static const char files[] =
     "  tokenizer.json, tokenizer.model  its tokenizer; tokenizer_config.json and\n"
     "    added_tokens.json have more of its tokens\n"
     "  chat_segments.json  its chat template, as scripts/convert.py takes it down from\n"
-    "    chat_template.jinja or tokenizer_config.json\n"
+    "    chat_template.jinja, tokenizer_config.json or chat_template.json\n"
     "  reference.json  answers that nibble verify compares with\n\n"
     "Written, and only where an option or a word says so:\n\n"
     "  OUT.npz, OUT.npy  by nibble quantize and nibble logits\n"

@@ -14,9 +14,9 @@
 #include "store/safetensors.h"
 
 static const char *const known_names[] = {
-    "config.json",           "params.json",       "generation_config.json", "tokenizer.model",
-    "tokenizer.json",        "added_tokens.json", "tokenizer_config.json",  "chat_template.jinja",
-    "chat_segments.json", "reference.json",
+    "config.json",        "params.json",        "generation_config.json", "tokenizer.model",
+    "tokenizer.json",     "added_tokens.json",  "tokenizer_config.json",  "chat_template.jinja",
+    "chat_template.json", "chat_segments.json", "reference.json",
 };
 enum { KNOWN = sizeof known_names / sizeof *known_names };
 

@@ -207,6 +207,12 @@ def test_where_templates_are(tmp, nibble):
     (folder / "chat_segments.json").write_text(json.dumps(segments))
     assert converted(folder)[1] == segments, "and segments before that"
     assert show(nibble, folder, talk(1, False, False))["text"].endswith("mine")
+    folder = make_folder(tmp / "apart", None, LLAMA)
+    (folder / "chat_template.json").write_text(json.dumps({"chat_template": plain}))
+    for words in (("generate", folder, "--chat", "-p", "x"), ("chat", folder)):
+        nibble.refuses(*words, says=["apart/chat_template.json", "Jinja", "convert.py MODEL -o",
+                                     "chatml", "--template"])
+    assert converted(folder)[1]["texts"]["assistant_end"] == "<|end|>"
     model, segments, said = converted(make_folder(tmp / "none", None, LLAMA))
     assert segments is None and "note" not in said
     nibble.refuses("generate", model, "--chat", "-p", "x", says=["came without", "--template"])
