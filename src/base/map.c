@@ -24,6 +24,7 @@ static bool map_fd(int fd, const char *path, struct span *bytes, struct error *e
     }
     if (p == MAP_FAILED)
         return fail(e, STATUS_FILE, "%s cannot be mapped: %s", path, strerror(errno));
+    madvise(p, (size_t)st.st_size, MADV_HUGEPAGE); /* if the file system has them */
     *bytes = (struct span){p, (size_t)st.st_size};
     return true;
 }
