@@ -9,8 +9,10 @@
  * the thread sleeps, so that an idle pool costs nothing and a busy machine can run someone else. */
 enum { SPINS = 2000 };
 
-/* Enough for a late thread to cost little, few enough for claiming them to. */
-enum { CHUNKS_A_THREAD = 4 };
+/* Guided self-scheduling (Polychronopoulos and Kuck, 1987): half of a loop is shared out, then half
+ * of what is left, and so on: most of it in long chunks, while who is late at the end is late by a
+ * short one. */
+enum { MOST_ROUNDS = 6 };
 
 struct worker {
     struct pool *pool;
@@ -31,7 +33,7 @@ struct pool {
     pool_fn *fn;
     void *arg;
     size_t n;
-    uint32_t chunks;
+    uint32_t parts, rounds; /* chunks of a round, and how many there are of these */
     atomic_uint_fast64_t tickets;
     atomic_uint unfinished; /* chunks claimed or not that are not done */
     atomic_bool closing;
@@ -59,9 +61,11 @@ static uint32_t unclaimed(uint64_t tickets) {
 }
 
 static void run_chunk(struct pool *p, size_t i, int thread) {
-    size_t part = p->n / p->chunks, rest = p->n % p->chunks;
-    size_t begin = i * part + (i < rest ? i : rest);
-    p->fn(p->arg, begin, begin + part + (i < rest), thread);
+    size_t round = i / p->parts, part = i % p->parts;
+    size_t left = p->n >> round, after = round + 1 < p->rounds ? p->n >> (round + 1) : 0;
+    size_t each = (left - after) / p->parts, rest = (left - after) % p->parts;
+    size_t begin = p->n - left + part * each + (part < rest ? part : rest);
+    p->fn(p->arg, begin, begin + each + (part < rest), thread);
 }
 
 static void finish_chunk(struct pool *p) {
@@ -76,7 +80,7 @@ static uint32_t run_chunks(struct pool *p, int thread) {
     uint64_t tickets = atomic_load(&p->tickets);
     while (unclaimed(tickets)) {
         if (!atomic_compare_exchange_weak(&p->tickets, &tickets, tickets - 1)) continue;
-        run_chunk(p, p->chunks - unclaimed(tickets), thread);
+        run_chunk(p, p->parts * p->rounds - unclaimed(tickets), thread);
         finish_chunk(p);
         tickets = atomic_load(&p->tickets);
     }
@@ -125,17 +129,21 @@ static void *work(void *arg) {
 }
 
 void pool_split(struct pool *p, size_t n, size_t grain, pool_fn *fn, void *arg) {
-    size_t chunks = n / (grain ? grain : 1), most = (size_t)p->threads * CHUNKS_A_THREAD;
-    if (chunks > most) chunks = most;
-    if (chunks <= 1 || p->threads == 1) {
+    if (!grain) grain = 1;
+    size_t parts = n / grain, rounds = 1;
+    if (parts > (size_t)p->threads) parts = (size_t)p->threads;
+    if (parts <= 1) {
         if (n) fn(arg, 0, n, 0);
         return;
     }
+    while (rounds < MOST_ROUNDS && (n >> rounds) / parts >= grain) rounds++;
+    uint32_t chunks = (uint32_t)(parts * rounds);
     p->fn = fn;
     p->arg = arg;
     p->n = n;
-    p->chunks = (uint32_t)chunks;
-    atomic_store(&p->unfinished, (unsigned)chunks);
+    p->parts = (uint32_t)parts;
+    p->rounds = (uint32_t)rounds;
+    atomic_store(&p->unfinished, chunks);
     uint64_t job = job_of(atomic_load(&p->tickets)) + 1u;
     atomic_store(&p->tickets, job << 32 | chunks);
     wake_sleepers(p);
