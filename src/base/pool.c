@@ -12,7 +12,7 @@ enum { SPINS = 2000 };
 /* Guided self-scheduling (Polychronopoulos and Kuck, 1987): half of a loop is shared out, then half
  * of what is left, and so on: most of it in long chunks, while who is late at the end is late by a
  * short one. */
-enum { MOST_ROUNDS = 6 };
+enum { MOST_ROUNDS = 5 };
 
 struct worker {
     struct pool *pool;
