@@ -82,6 +82,7 @@ typedef struct nibble_model_info {
     size_t bytes_per_token; /* weights read to generate one token */
     size_t kv_bytes_f16, kv_bytes_f32; /* KV cache of one token */
     nibble_ops layer_ops;              /* of one token through all layers */
+    nibble_ops last_ops;               /* of these, such as only a token with logits takes */
     nibble_ops output_ops;             /* of one token's logits */
     size_t tensors;                    /* matrices and vectors */
     size_t kept;                       /* of a quantized model: matrices left as they were */

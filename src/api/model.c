@@ -92,6 +92,7 @@ void nibble_model_describe(const nibble_model *handle, nibble_model_info *info) 
         .kv_bytes_f16 = kv_position_bytes(&m->spec, DTYPE_F16),
         .kv_bytes_f32 = kv_position_bytes(&m->spec, DTYPE_F32),
         .layer_ops = ops_of(model_layer_ops(m)),
+        .last_ops = ops_of(model_last_ops(m)),
         .output_ops = ops_of(model_output_ops(m)),
         .tensors = t.tensors,
         .kept = t.affine ? t.plain : 0,

@@ -88,13 +88,20 @@ static void generation_limit(const struct bench *b, const struct bench_series *s
     f->share = quotient(f->bytes_per_token * f->median_rate, s->peaks.read_bytes);
 }
 
-/* A prompt reads the weights once a batch; logits are computed of its last token only. */
+/* A prompt's multiply-adds a token: logits, and what only they need, are those of its last token. */
+static double prompt_ops(size_t layers, size_t last, size_t output, double tokens) {
+    return (double)(layers - last) + (double)(last + output) / tokens;
+}
+
+/* A prompt reads the weights once a batch. */
 static void prompt_limit(const struct bench *b, const struct bench_series *s,
                          const struct bench_test *t, struct bench_figures *f) {
     double n = (double)t->tokens, batches = ceil(n / (double)s->context.batch);
     f->bytes_per_token = (double)b->model.bytes_per_token * batches / n;
-    f->int8_ops_per_token = (double)b->model.layer_ops.int8 + (double)b->model.output_ops.int8 / n;
-    f->f32_ops_per_token = (double)b->model.layer_ops.f32 + (double)b->model.output_ops.f32 / n;
+    const nibble_model_info *m = &b->model;
+    f->int8_ops_per_token =
+        prompt_ops(m->layer_ops.int8, m->last_ops.int8, m->output_ops.int8, n);
+    f->f32_ops_per_token = prompt_ops(m->layer_ops.f32, m->last_ops.f32, m->output_ops.f32, n);
     f->share = f->median_rate * (quotient(f->int8_ops_per_token, s->peaks.int8_ops) +
                                  quotient(f->f32_ops_per_token, s->peaks.f32_ops));
 }

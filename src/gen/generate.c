@@ -61,7 +61,8 @@ static bool read_ids(struct generation *g, const int *ids, size_t n, struct erro
     run_expect(g->run, g->run->pos + n);
     for (size_t done = 0; done < n && go_on(g);) {
         size_t count = n - done < g->run->batch ? n - done : g->run->batch;
-        if (!run_append(g->run, ids + done, count, g->logits, false, e)) return false;
+        float *logits = done + count == n ? g->logits : NULL;
+        if (!run_append(g->run, ids + done, count, logits, false, e)) return false;
         done += count;
         g->prompt_left -= count < g->prompt_left ? count : g->prompt_left;
     }

@@ -61,7 +61,7 @@ bool score_append(struct run *r, const int *ids, size_t n, size_t from, float *l
     run_expect(r, r->pos + n - 1);
     for (size_t done = 0, count; done < n - 1; done += count) {
         count = n - 1 - done < r->batch ? n - 1 - done : r->batch;
-        if (!run_append(r, ids + done, count, NULL, false, e)) return false;
+        if (!run_append(r, ids + done, count, NULL, true, e)) return false;
         if (!see_pass(r, done, count, from, logits, see, arg, e)) return false;
     }
     return true;

@@ -156,7 +156,7 @@ static bool pass(struct calibration *c, bool keep, struct error *e) {
         if (!c->go_on(c->arg))
             return fail(e, STATUS_INTERRUPTED, "interrupted; nothing was written");
         memcpy(c->run.x, c->x + i * size, size * sizeof *c->x);
-        forward_layer(&c->run, c->layer, c->length, 0);
+        forward_layer(&c->run, c->layer, c->length, 0, c->length);
         if (keep) memcpy(c->x + i * size, c->run.x, size * sizeof *c->x);
     }
     if (!c->full) return true;

@@ -10,6 +10,8 @@
  * (a bias that is NULL, a scale of 1, a norm of no kind). */
 #include "model/forward.h"
 
+#include <string.h>
+
 #include "ops/attend.h"
 #include "ops/embed.h"
 #include "ops/latent.h"
@@ -96,22 +98,14 @@ static void clip(struct run *r, size_t n) {
     scale_clip(&r->backend, r->v, n * s->kv_heads * s->value_dim, limit);
 }
 
-/* With y = norm(x): h = Wo attend(rope(Wq y), cache + rope(Wk y), cache + Wv y) */
-static void attention(struct run *r, size_t layer, size_t n, size_t pos) {
+/* With y = norm(x): q = rope(Wq y), cache = cache + (rope(Wk y), Wv y) */
+static void queries_and_cache(struct run *r, size_t layer, size_t n, size_t pos) {
     const struct backend *b = &r->backend;
     const struct spec *s = &r->model->spec;
     const struct layer *l = &r->model->weights.layers[layer];
     const struct spec_layer *kind = &s->layer[layer];
-    const struct cache *cache = &r->kv.layers[layer];
     const struct rotation *rope = kind->windowed && r->local.rope ? &r->local : &r->global;
     struct input y = block_input(r, r->h, l->attn_norm, l->attn_norm_bias);
-    struct attention a = {.heads = s->heads,
-                          .window = kind->windowed ? s->window : 0,
-                          .chunk = kind->windowed ? s->chunk : 0,
-                          .scale = (float)s->attention_scale,
-                          .softcap = (float)s->score_softcap,
-                          .sinks = l->sinks,
-                          .parts = r->parts};
 
     if (s->kv_rank)
         project_latent(r, l, y, n);
@@ -125,8 +119,31 @@ static void attention(struct run *r, size_t layer, size_t n, size_t pos) {
     }
     if (!kind->rotates || !s->growth_unturned)
         rope_query_scale(b, &r->growth, r->q, n, s->heads * s->head_dim, pos);
-    cache_store(b, cache, r->k, r->v, n, pos);
-    attend(b, &a, cache, r->attended, r->q, n, pos);
+    cache_store(b, &r->kv.layers[layer], r->k, r->v, n, pos);
+}
+
+/* Of n tokens the last ones become the first, and the only ones. */
+static void keep_last(struct run *r, size_t n, size_t last) {
+    size_t dim = r->model->spec.dim, width = r->model->spec.heads * r->model->spec.head_dim;
+    if (last == n) return;
+    memmove(r->x, r->x + (n - last) * dim, last * dim * sizeof *r->x);
+    memmove(r->q, r->q + (n - last) * width, last * width * sizeof *r->q);
+}
+
+/* h = Wo attend(q, cache) */
+static void attention(struct run *r, size_t layer, size_t n, size_t pos) {
+    const struct backend *b = &r->backend;
+    const struct spec *s = &r->model->spec;
+    const struct layer *l = &r->model->weights.layers[layer];
+    bool windowed = s->layer[layer].windowed;
+    struct attention a = {.heads = s->heads,
+                          .window = windowed ? s->window : 0,
+                          .chunk = windowed ? s->chunk : 0,
+                          .scale = (float)s->attention_scale,
+                          .softcap = (float)s->score_softcap,
+                          .sinks = l->sinks,
+                          .parts = r->parts};
+    attend(b, &a, &r->kv.layers[layer], r->attended, r->q, n, pos);
     linear(b, &(struct linear){r->h, &l->wo, l->o_bias}, 1, (struct input){.x = r->attended}, n);
 }
 
@@ -169,9 +186,14 @@ static void mixture(struct run *r, const struct layer *l, size_t n) {
 
 /* --- all of it -------------------------------------------------------------------------------- */
 
-void forward_layer(struct run *r, size_t i, size_t n, size_t pos) {
+void forward_layer(struct run *r, size_t i, size_t n, size_t pos, size_t last) {
     const struct spec *s = &r->model->spec;
     const struct layer *l = &r->model->weights.layers[i];
+    queries_and_cache(r, i, n, pos);
+    if (!last) return;
+    keep_last(r, n, last);
+    pos += n - last;
+    n = last;
     attention(r, i, n, pos);
     if (!s->parallel) add_block(r, r->h, l->attn_post_norm, n);
     if (s->layer[i].experts)
@@ -193,9 +215,10 @@ void forward_begin(struct run *r, const int *ids, size_t n, size_t pos) {
     if (r->local.rope) rope_angles(r->local.rope, r->local.angles, n, pos);
 }
 
-void forward(struct run *r, const int *ids, size_t n, size_t pos) {
+void forward(struct run *r, const int *ids, size_t n, size_t pos, size_t last) {
+    size_t layers = r->model->spec.layers;
     forward_begin(r, ids, n, pos);
-    for (size_t i = 0; i < r->model->spec.layers; i++) forward_layer(r, i, n, pos);
+    for (size_t i = 0; i < layers; i++) forward_layer(r, i, n, pos, i + 1 < layers ? n : last);
 }
 
 void forward_logits(struct run *r, size_t first, size_t count, float *logits) {

@@ -173,8 +173,25 @@ static void add_layer_product(void *arg, const struct weights_tensor *t) {
     if (t->mat && !outside) add_product(&w->ops, t->mat, share_of(w, t));
 }
 
+static void add_last_product(void *arg, const struct weights_tensor *t) {
+    struct walk *w = arg;
+    const struct layer *last = &w->model->weights.layers[w->model->spec.layers - 1];
+    const struct mat *before[] = {&last->wq,     &last->wk,  &last->wv,  &last->q_a, &last->q_b,
+                                  &last->k_rope, &last->kv_a, &last->k_b, &last->v_b};
+    const char *mat = (const char *)t->mat;
+    if (mat < (const char *)last || mat >= (const char *)(last + 1)) return;
+    for (size_t i = 0; i < sizeof before / sizeof *before; i++) {
+        if (t->mat == before[i]) return;
+    }
+    add_product(&w->ops, t->mat, share_of(w, t));
+}
+
 struct model_ops model_layer_ops(const struct model *m) {
     return walk(m, add_layer_product).ops;
+}
+
+struct model_ops model_last_ops(const struct model *m) {
+    return walk(m, add_last_product).ops;
 }
 
 struct model_ops model_output_ops(const struct model *m) {

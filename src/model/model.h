@@ -40,6 +40,8 @@ struct model_ops {
 };
 
 struct model_ops model_layer_ops(const struct model *m); /* through all layers */
+struct model_ops model_last_ops(const struct model *m);  /* of these, what only a token with logits
+                                                            takes: the last layer behind its keys */
 struct model_ops model_output_ops(const struct model *m);
 
 /* The number of values in all tensors; of quantized ones the values they stand for. */

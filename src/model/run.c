@@ -192,13 +192,11 @@ bool run_append(struct run *r, const int *ids, size_t n, float *logits, bool all
     unsigned long before = denormals_flush(); /* as the operations' threads do */
     for (size_t done = 0; done < n;) {
         size_t count = n - done < r->batch ? n - done : r->batch;
-        forward(r, r->ids + r->pos, count, r->pos);
+        size_t last = all ? count : logits && done + count == n;
+        forward(r, r->ids + r->pos, count, r->pos, last);
+        if (logits && last) forward_logits(r, 0, last, all ? logits + done * vocab : logits);
         r->pos += count;
         done += count;
-        if (logits && all)
-            forward_logits(r, 0, count, logits + (done - count) * vocab);
-        else if (logits && done == n)
-            forward_logits(r, count - 1, 1, logits);
     }
     denormals_restore(before);
     return true;

@@ -70,8 +70,9 @@ const struct rope *run_rope(const struct run *r, size_t length);
 void run_expect(struct run *r, size_t tokens);
 
 /* Appends n ids: forward passes of at most batch tokens, each after the other. logits, if not NULL,
- * is [n, vocab] when all, else [vocab] for the last one. What run_check refuses is refused before
- * anything changes. ids may lie in r->ids, behind pos. */
+ * is [n, vocab] when all, else [vocab] for the last one. When all, r->x holds what the last pass
+ * made of each of its tokens, with logits or without; else only what they need is computed. What
+ * run_check refuses is refused before anything changes. ids may lie in r->ids, behind pos. */
 bool run_append(struct run *r, const int *ids, size_t n, float *logits, bool all, struct error *e);
 
 /* Begins a pass of n tokens, at most a batch, at the front by hand: the embedding is in r->x, and

@@ -154,7 +154,7 @@ static void test_peaks(void) {
 /* --- what a model costs ----------------------------------------------------------------------- */
 
 /* Of tiny_default: q and o [64, 64], k and v [32, 64], three of [192, 64]; output [203, 64]. */
-enum { LAYER = 2 * 64 * 64 + 2 * 32 * 64 + 3 * 192 * 64, OUTPUT = 203 * 64 };
+enum { LAST = 64 * 64 + 3 * 192 * 64, LAYER = 64 * 64 + 2 * 32 * 64 + LAST, OUTPUT = 203 * 64 };
 
 static const char *write_tiny(struct tiny t, const char *name) {
     static struct tiny_file file;
@@ -198,9 +198,11 @@ static void test_ops(void) {
     struct tiny t = tiny_default;
     nibble_model_info info = info_of(t, 0);
     check_ops(info.layer_ops, 0, 2 * LAYER);
+    check_ops(info.last_ops, 0, LAST);
     check_ops(info.output_ops, 0, OUTPUT);
     info = info_of(t, 64);
     check_ops(info.layer_ops, 2 * LAYER, 0);
+    check_ops(info.last_ops, LAST, 0);
     check_ops(info.output_ops, OUTPUT, 0);
 
     t.tied = true;
