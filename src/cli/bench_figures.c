@@ -88,7 +88,7 @@ static void generation_limit(const struct bench *b, const struct bench_series *s
     f->share = quotient(f->bytes_per_token * f->median_rate, s->peaks.read_bytes);
 }
 
-/* A prompt's multiply-adds a token: logits, and what only they need, are those of its last token. */
+/* A prompt's multiply-adds a token: logits, and what only they need, are of its last token. */
 static double prompt_ops(size_t layers, size_t last, size_t output, double tokens) {
     return (double)(layers - last) + (double)(last + output) / tokens;
 }
@@ -99,8 +99,7 @@ static void prompt_limit(const struct bench *b, const struct bench_series *s,
     double n = (double)t->tokens, batches = ceil(n / (double)s->context.batch);
     f->bytes_per_token = (double)b->model.bytes_per_token * batches / n;
     const nibble_model_info *m = &b->model;
-    f->int8_ops_per_token =
-        prompt_ops(m->layer_ops.int8, m->last_ops.int8, m->output_ops.int8, n);
+    f->int8_ops_per_token = prompt_ops(m->layer_ops.int8, m->last_ops.int8, m->output_ops.int8, n);
     f->f32_ops_per_token = prompt_ops(m->layer_ops.f32, m->last_ops.f32, m->output_ops.f32, n);
     f->share = f->median_rate * (quotient(f->int8_ops_per_token, s->peaks.int8_ops) +
                                  quotient(f->f32_ops_per_token, s->peaks.f32_ops));

@@ -176,7 +176,7 @@ static void add_layer_product(void *arg, const struct weights_tensor *t) {
 static void add_last_product(void *arg, const struct weights_tensor *t) {
     struct walk *w = arg;
     const struct layer *last = &w->model->weights.layers[w->model->spec.layers - 1];
-    const struct mat *before[] = {&last->wq,     &last->wk,  &last->wv,  &last->q_a, &last->q_b,
+    const struct mat *before[] = {&last->wq,     &last->wk,   &last->wv,  &last->q_a, &last->q_b,
                                   &last->k_rope, &last->kv_a, &last->k_b, &last->v_b};
     const char *mat = (const char *)t->mat;
     if (mat < (const char *)last || mat >= (const char *)(last + 1)) return;
