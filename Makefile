@@ -180,9 +180,9 @@ $(tests:=.o) $(replays:=.o) $(build)/tests/fuzz/replay.o $(build)/tests/soak/soa
 
 $(obj)/kern/select.c.o: c_flags += '-DKERN_BUILT=$(foreach l,$(levels),BUILT($(l)))'
 # Fuzzers run kernels as they are: tests/kern watches their memory, and instrumented they compile for
-# minutes and take most of the time.
+# minutes and take most of the time; so they would in config=cover, without being optimised.
 $(obj)/kern/%.c.o: isa = $(isa_$(firstword $(subst _, ,$(basename $(notdir $<))))) \
-    $(if $(filter fuzz,$(config)),-fno-sanitize=all)
+    $(if $(filter fuzz,$(config)),-fno-sanitize=all) $(if $(filter cover,$(config)),-O2)
 $(obj)/%.c.o: src/%.c
 	@mkdir -p $(@D)
 	$(CC) $(c_flags) $(isa) -c -o $@ $<
