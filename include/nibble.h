@@ -185,6 +185,9 @@ typedef struct nibble_template nibble_template;
 /* The model's own template, stored with it by scripts/convert.py; NULL if it came without one. */
 NIBBLE_API const nibble_template *nibble_model_template(const nibble_model *m);
 
+/* The file of the model that holds its template in Jinja, which is not run; NULL if none does. */
+NIBBLE_API const char *nibble_model_jinja(const nibble_model *m);
+
 /* A built-in one; NULL if there is none of that name. */
 NIBBLE_API const nibble_template *nibble_template_named(const char *name);
 NIBBLE_API const char *nibble_template_names(void); /* "chatml, command-r, ..." */

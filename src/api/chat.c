@@ -25,6 +25,10 @@ const nibble_template *nibble_template_named(const char *name) {
     return template_of(chat_named(name));
 }
 
+const char *nibble_model_jinja(const nibble_model *m) {
+    return handles_template_file(&m->model.store);
+}
+
 const char *nibble_template_names(void) {
     return chat_named_list();
 }

@@ -85,7 +85,9 @@ static bool open_file(nibble_tokenizer *t, const struct store *store, int limit,
     if (!json.data) return !model || open_model(t, store, limit, e);
     store_where(store, "tokenizer.json", where, sizeof where);
     if (tokens_open_json(&t->tokens, json, where, e)) {
-        if (model) t->why = "it has added tokens and template as well as what tokenizer.model has";
+        if (model)
+            t->why = "it has added tokens and what goes around a text, besides what "
+                     "tokenizer.model has";
         return true;
     }
     if (!model || e->status != STATUS_MODEL) return false;

@@ -36,6 +36,7 @@ struct chat_turn {
     size_t dropped; /* turns that slid out of the context */
     uint64_t prompt_ns, first_ns, tokens_ns;
     nibble_finish finish;
+    uint64_t seed;
 };
 
 struct chat {
@@ -83,15 +84,21 @@ bool chat_file_load(struct chat *c, const char *name);
 
 /* --- chat_line.c: what is typed --------------------------------------------------------------- */
 
-enum chat_line { CHAT_LINE_MESSAGE, CHAT_LINE_CANCELLED, CHAT_LINE_END, CHAT_LINE_ENDED };
+enum chat_line {
+    CHAT_LINE_MESSAGE,
+    CHAT_LINE_QUOTED,
+    CHAT_LINE_CANCELLED,
+    CHAT_LINE_END,
+    CHAT_LINE_ENDED
+};
 
 /* Line editing and history of this run. */
 bool chat_line_open(bool color);
 void chat_line_close(void);
 
 /* Reads a message into *text (begins as zeros or is used again). A backslash at the end of a line,
- * or three quotes around lines, make it several. CANCELLED: Ctrl-C; END: Ctrl-D at the start of a
- * line, or no terminal any more; ENDED: SIGTERM. */
+ * or three quotes around lines, make it several. QUOTED: a message between quotes. CANCELLED:
+ * Ctrl-C; END: Ctrl-D at the start of a line, or no terminal any more; ENDED: SIGTERM. */
 enum chat_line chat_line_read(struct buffer *text);
 
 #endif

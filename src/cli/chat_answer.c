@@ -1,3 +1,4 @@
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -99,6 +100,17 @@ static int make_prompt(struct answer *a) {
     return EXIT_DONE;
 }
 
+/* The same of a conversation of the last question alone, the shortest there is. */
+static int make_shortest_prompt(struct answer *a) {
+    struct chat_talk *talk = &a->chat->talk, whole = *talk;
+    nibble_message kept[] = {whole.messages[0], whole.messages[whole.count - 1]};
+    size_t first = chat_talk_first(talk);
+    *talk = (struct chat_talk){kept + 1 - first, first + 1, first + 1};
+    int code = make_prompt(a);
+    *talk = whole;
+    return code;
+}
+
 /* Drops the oldest turns until half the context is free, but never the last question. False if
  * there is none to drop. */
 static bool slide(struct answer *a, int *code) {
@@ -115,22 +127,26 @@ static bool slide(struct answer *a, int *code) {
     return dropped > 0;
 }
 
-static int refuse(const struct answer *a) {
-    size_t turns = a->chat->talk.count - chat_talk_first(&a->chat->talk);
+static int refuse(const struct answer *a, bool hopeless) {
     message("%s%zu tokens do not fit the context of %zu with an answer; %s",
             a->prompt.ids ? "" : "at least ", a->prompt.count, a->context,
-            turns > 1 ? "begin anew with /reset, or start with --overflow slide or a larger "
-                        "--ctx-size"
-                      : "shorten the message, or start with a larger --ctx-size");
+            hopeless ? "shorten the message, or start with a larger --ctx-size"
+                     : "begin anew with /reset, or start with --overflow slide or a larger "
+                       "--ctx-size");
     return EXIT_CONTEXT;
 }
 
-/* Has the conversation fit the context with room for an answer. */
+/* Has the conversation fit the context with room for an answer. No turn is dropped for a question
+ * that does not fit even so. */
 static int prepare(struct answer *a) {
     int code = make_prompt(a);
     if (code != EXIT_DONE || a->prompt.count < a->context) return code;
-    slide(a, &code);
-    return code != EXIT_DONE || a->prompt.count < a->context ? code : refuse(a);
+    code = make_shortest_prompt(a);
+    bool hopeless = a->prompt.count >= a->context;
+    if (code == EXIT_DONE && hopeless) return refuse(a, true);
+    if (code == EXIT_DONE) code = make_prompt(a);
+    if (code == EXIT_DONE) slide(a, &code);
+    return code != EXIT_DONE || a->prompt.count < a->context ? code : refuse(a, false);
 }
 
 /* --- an answer -------------------------------------------------------------------------------- */
@@ -176,6 +192,7 @@ static int pass(struct answer *a) {
         turn->prompt = a->prompt.count;
         turn->cached = cached;
         turn->first_ns = done.first_ns;
+        turn->seed = g.sampling.seed;
     }
     turn->prompt_ns += done.prompt_ns;
     turn->tokens_ns += done.tokens_ns;
@@ -286,8 +303,8 @@ void chat_answer_stats(const struct chat *c) {
             "prompt     %zu tokens: %zu in the cache, %zu read, %.1f tok/s, first token after "
             "%.3f s\n"
             "answer     %zu tokens, %.1f tok/s, finish: %s\n"
-            "context    %zu of %zu tokens used, seed %u\n",
+            "context    %zu of %zu tokens used, seed %" PRIu64 "\n",
             t->prompt, t->cached, t->prompt - t->cached,
             stats_rate(t->prompt - t->cached, t->prompt_ns), (double)t->first_ns / 1e9, t->tokens,
-            rate, stats_finish(t->finish), info.used, info.context, c->generation.seed);
+            rate, stats_finish(t->finish), info.used, info.context, t->seed);
 }

@@ -81,8 +81,8 @@ static void show_tokens(struct chat *c, const char *rest) {
     (void)rest;
     nibble_context_info info;
     nibble_context_describe(c->session.context, &info);
-    fprintf(stderr, "%zu tokens of %zu in %zu messages\n", chat_answer_tokens(c), info.context,
-            c->talk.count);
+    fprintf(stderr, "%zu tokens of %zu in %zu message%s\n", chat_answer_tokens(c), info.context,
+            c->talk.count, c->talk.count == 1 ? "" : "s");
 }
 
 static void help(struct chat *c, const char *rest);

@@ -202,5 +202,5 @@ enum chat_line chat_line_read(struct buffer *text) {
                : cancelled || within ? CHAT_LINE_CANCELLED
                                      : CHAT_LINE_END;
     }
-    return CHAT_LINE_MESSAGE;
+    return quoted ? CHAT_LINE_QUOTED : CHAT_LINE_MESSAGE;
 }

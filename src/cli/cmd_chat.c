@@ -32,17 +32,18 @@ static bool is_blank(const struct buffer *text) {
     return !text->bytes || strspn(text->bytes, " \t\n") == text->size;
 }
 
-/* False: the user leaves, or nobody reads. */
-static bool take(struct chat *c, const struct buffer *text) {
+/* A message, or a command unless it stood between quotes. False: the user leaves, or nobody reads.
+ */
+static bool take(struct chat *c, const struct buffer *text, bool quoted) {
     if (text->failed) {
         message("not enough memory for the message");
         return false;
     }
     if (is_blank(text)) return true;
-    size_t skipped = strncmp(text->bytes, "//", 2) == 0;
+    size_t skipped = !quoted && strncmp(text->bytes, "//", 2) == 0;
     size_t answers = c->answers;
     bool stays = true;
-    if (*text->bytes == '/' && !skipped)
+    if (*text->bytes == '/' && !quoted && !skipped)
         stays = chat_command(c, text->bytes);
     else
         chat_answer(c, text->bytes + skipped, text->size - skipped);
@@ -57,7 +58,8 @@ static int talk(struct chat *c) {
     bool stays = true;
     while (stays) {
         enum chat_line line = chat_line_read(&text);
-        if (line == CHAT_LINE_MESSAGE) stays = take(c, &text);
+        if (line == CHAT_LINE_MESSAGE || line == CHAT_LINE_QUOTED)
+            stays = take(c, &text, line == CHAT_LINE_QUOTED);
         if (line == CHAT_LINE_END || line == CHAT_LINE_ENDED || message_terminated()) stays = false;
     }
     free(text.bytes);

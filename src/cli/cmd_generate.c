@@ -109,8 +109,8 @@ static const struct option options_programs[] = {
     {"--jsonl", OPTION_FLAG, AT(jsonl), .help = "print a JSON object a line for each event"},
     {"--logprobs", OPTION_WHOLE, AT(logprobs), 0, GENERATE_JSON_LOGPROBS, -1, "N",
      "in JSON: log-probabilities of each token and of the N likeliest (default: off)"},
-    {"--color", OPTION_TEXT, AT(color), .value = "WHEN",
-     .help = "mark prompt and answer: auto (on a terminal), always, never (default)"},
+    {"--color", OPTION_TEXT, AT(color), .value = "auto|always|never",
+     .help = "mark prompt and answer; auto: on a terminal (default: never)"},
     {"--show-probs", OPTION_FLAG, AT(show_probs),
      .help = "with colours: each token by its probability, red to green"},
     {0}};

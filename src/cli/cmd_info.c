@@ -307,8 +307,13 @@ static void print_tokenizer(const struct session *s) {
     print_token("BOS", t.bos);
     print_token("EOS", t.eos);
     output_print("%s%s\n", t.why ? "; it is used since " : "", t.why ? t.why : "");
-    output_print("chat template: %s\n",
-                 nibble_model_template(s->model) ? "the model's own" : "none");
+    const char *jinja = nibble_model_jinja(s->model);
+    if (nibble_model_template(s->model))
+        output_print("chat template: the model's own\n");
+    else if (jinja)
+        output_print("chat template: in Jinja, in %s, which nibble does not run\n", jinja);
+    else
+        output_print("chat template: none\n");
 }
 
 static void print_text(const char *path, const struct session *s, const nibble_model_info *info,

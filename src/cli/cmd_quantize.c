@@ -7,10 +7,10 @@
 #include "cli/session.h"
 
 static const struct option options_quantize[] = {
-    {"--bits", OPTION_WHOLE, offsetof(struct args, bits), 2, 32, 4, "N",
-     "bits of a weight: 2, 3, 4, 5, 6 or 8, or 32 to decode all to f32"},
-    {"--group-size", OPTION_WHOLE, offsetof(struct args, group_size), 32, 128, 64, "N",
-     "weights that share a scale: 32, 64 or 128"},
+    {"--bits", OPTION_WHOLE, offsetof(struct args, bits), 2, 32, 4, "2|3|4|5|6|8|32",
+     "bits of a weight; 32: decode all to f32"},
+    {"--group-size", OPTION_WHOLE, offsetof(struct args, group_size), 32, 128, 64, "32|64|128",
+     "weights that share a scale"},
     {"--embed-bits", OPTION_WHOLE, offsetof(struct args, embed_bits), 0, 32, 0, "N",
      "bits of the embedding and an output tied to it (default: as --bits)"},
     {"--mixed", OPTION_FLAG, offsetof(struct args, mixed),

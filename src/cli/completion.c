@@ -21,7 +21,6 @@ static bool is_path(const char *value) {
 enum completion_kind completion_of_option(const struct option *o, const char **words) {
     *words = NULL;
     if (o->kind == OPTION_FLAG) return COMPLETION_NONE;
-    if (o->kind != OPTION_TEXT && o->kind != OPTION_LIST) return COMPLETION_FREE;
     if (is_path(o->value)) return COMPLETION_PATH;
     if (strcmp(o->value, "LEVEL") == 0) *words = levels();
     if (strcmp(o->value, "TEMPLATE") == 0) *words = nibble_template_names();

@@ -271,7 +271,7 @@ static bool store(const struct option *o, const char *name, const char *text, st
         list->items[list->count++] = text;
         return true;
     case OPTION_NUMBERS: return store_numbers(o, name, text, a);
-    default: return store_number(o, name, text, a);
+    default: return check_choice(name, o->value, text) && store_number(o, name, text, a);
     }
 }
 

@@ -169,6 +169,16 @@ def test_several_lines(tmp, nibble):
             "one \ntwo\nthree", "a\n\n  b\\", "x\ny", "in one"]
 
 
+def test_quoted_lines_are_no_command(tmp, nibble):
+    with start(nibble, tmp) as t:
+        t.ready()
+        t.type('"""', ENTER, "// a comment", ENTER, "int x;", ENTER)
+        t.say('"""', ANSWER)
+        t.say('"""/reset"""', ANSWER)
+        assert [text for role, text in saved(t, tmp) if role == "user"] == [
+            "// a comment\nint x;", "/reset"]
+
+
 def test_interrupt_drops_what_is_typed(tmp, nibble):
     with start(nibble, tmp) as t:
         t.ready()
@@ -339,6 +349,16 @@ def test_message_longer_than_the_context(tmp, nibble):
             t.ready()
             t.say("word " * 30, "do not fit the context of 40", "shorten the message")
             assert saved(t, tmp, overflow) == []
+
+
+def test_message_too_long_drops_no_turn(tmp, nibble):
+    with start(nibble, tmp, "-c", "120", "--overflow", "slide") as t:
+        t.ready()
+        t.say("first", ANSWER)
+        before = saved(t, tmp, "before")
+        assert len(before) == 2
+        t.say("word " * 100, "do not fit the context of 120", "shorten the message")
+        assert saved(t, tmp, "after") == before
 
 
 # ---- the end, signals, the window

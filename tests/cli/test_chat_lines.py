@@ -84,6 +84,12 @@ def test_limits_of_an_answer(tmp, nibble):
     assert chat(nibble, model, b"x\n", "--stop", "fish") == b"\n"
 
 
+def test_stats_tell_the_seed(tmp, nibble):
+    result = nibble.run("chat", FAIRYTALE, *ZEPHYR, "-n", "4", "-s", "5", "--stats",
+                        stdin=b"Hi\nThere\n")
+    assert re.findall(r"seed (\d+)", result.err) == ["5", "6"], result
+
+
 def test_same_seed_same_answers(tmp, nibble):
     talk = lambda seed: nibble.run("chat", FAIRYTALE, *ZEPHYR, "-n", "20", "-s", seed,
                                    stdin=b"Hello\nHello\n").out

@@ -201,6 +201,7 @@ def test_where_templates_are(tmp, nibble):
     (folder / "chat_template.jinja").write_text(other)
     nibble.refuses("generate", folder, "--chat", "-p", "x",
                    says=["jinja/chat_template.jinja", "Jinja", "convert.py", "--template"])
+    assert b"chat template: in Jinja, in chat_template.jinja" in nibble.run("info", folder).out
     _, segments, _ = converted(folder)
     assert segments["texts"]["assistant_end"] == "<|stop|>", "it goes first"
     segments["texts"]["user_open"] = "mine"
