@@ -56,7 +56,7 @@ struct chat {
  * longest common beginning stays in the cache. A full context ends the answer, or, with
  * --overflow slide, loses its oldest turns, and stderr says so. Returns 0, or the exit code after
  * printing why; then the conversation is what it was, but for turns that slid out. Interrupted
- * before the first word counts as failure, without a message. */
+ * before the first word counts as failure. */
 int chat_answer(struct chat *c, const char *text, size_t size);
 
 /* Answers to the last message of the user once more; if that fails the old answer stays. */

@@ -280,7 +280,10 @@ static int answer(struct chat *c) {
 int chat_answer(struct chat *c, const char *text, size_t size) {
     if (!chat_talk_add(&c->talk, "user", text, size)) return EXIT_FAILED;
     int code = answer(c);
-    if (code != EXIT_DONE) chat_talk_drop(&c->talk, c->talk.count - 1, 1);
+    if (code == EXIT_DONE) return code;
+    chat_talk_drop(&c->talk, c->talk.count - 1, 1);
+    if (c->terminal && message_interrupted() && !message_terminated())
+        message("note: stopped before the first word; the message is taken back");
     return code;
 }
 

@@ -221,9 +221,10 @@ def test_interrupted_answer(tmp, nibble):
             t.say("/stats", "finish: interrupted")
         messages = saved(t, tmp)
         assert len(messages) == 6, messages
-        for role, text in messages[1::2]:
-            shown = t.shown.replace(b"\r", b"").replace(b"^C", b"")  # echoed amid the answer
-            assert text.startswith(ANSWER) and text.encode() in shown, (text[-60:], shown[-400:])
+        for role, text in messages[1::2]:  # of what was shown the terminal dropped some at Ctrl-C
+            lines = text.split("\n")
+            assert len(lines) > 2 and set(lines[:-1]) == {ANSWER}, text
+            assert ANSWER.startswith(lines[-1]), text
         assert t.leave() == 0
 
 
