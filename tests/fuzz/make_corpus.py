@@ -148,6 +148,46 @@ def tokenizer_seeds():
         seed("sentencepiece", path.name, path.read_bytes())
 
 
+# ---- chat templates
+
+def marked(**more):
+    """A template in the stored form, of the tokens in tests/text/pipeline.h."""
+    texts = {"start_user": "<b><U>", "user_assistant": "<A>", "assistant_user": "<e><U>",
+             "user_open": "<A>", "user_end": "", "assistant_end": "<e>"}
+    return {"nibble_chat": 1, "texts": {**texts, **more.pop("texts", {})}, **more}
+
+
+def talk(*texts, system=None):
+    roles = ["user", "assistant"] * len(texts)
+    messages = [{"role": r, "content": t} for r, t in zip(roles, texts)]
+    return [{"role": "system", "content": system}] * (system is not None) + messages
+
+
+def chat_seed(name, template, messages):
+    template = template if isinstance(template, str) else json.dumps(template)
+    seed("chat", name, template + "\0" + json.dumps(messages))
+
+
+def chat_seeds():
+    system = {"start_system": "<b>", "system_user": "\n\n<U>"}
+    turns = {name: "<turn>" for name in ("user_assistant", "assistant_user", "user_open")}
+    chat_seed("system", marked(texts=system), talk("<U> hello", system="Be <b>brief</b>."))
+    chat_seed("trimmed", marked(trim={"user": "both", "assistant": "left lines"}),
+              talk(" \n a\t", "\n\nb", "c"))
+    chat_seed("thought", marked(thought_end="</t>", trim={"thought": "left lines"},
+                                texts={"user_last_assistant": "<A>!"}),
+              talk("a", "x</t>\n\ny", "b", "z</t>w"))
+    chat_seed("system-last", marked(system_last=True, texts={"system_user": "\n\n"}, marks=["<s>"]),
+              talk("a", "b", "c", system="s"))
+    chat_seed("system-ignored", marked(system_ignored=True, marks=["<U>", "<tool>"]),
+              talk("<tool>", system="s"))
+    chat_seed("pieces", marked(texts={"start_user": "<turn><tool>", **turns,
+                                      "assistant_end": "<turn|end>"}),
+              talk("a<tool><turn><tools>  def", "b<tool>"))
+    for name in ("chatml", "llama2", "zephyr"):
+        chat_seed(name, name, talk("Who? <s>", "<|im_end|> A thief.", "Why?", system="Be brief."))
+
+
 # ---- configs and models
 
 def scaled(config, by):
@@ -253,8 +293,8 @@ def main():
     for path in CORPUS.glob("*/*"):
         if not path.name.startswith("found-"):
             path.unlink()
-    for make in (array_seeds, safetensors_seeds, tokenizer_seeds, family_seeds, quantized_seed,
-                 args_seeds):
+    for make in (array_seeds, safetensors_seeds, tokenizer_seeds, chat_seeds, family_seeds,
+                 quantized_seed, args_seeds):
         make()
     sizes = [p.stat().st_size for p in CORPUS.glob("*/*")]
     print(f"{len(sizes)} seeds, {sum(sizes) / 1000:.0f} kB")
