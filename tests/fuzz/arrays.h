@@ -44,6 +44,32 @@ static inline void arrays_change_file(struct archive_member *m, uint8_t *to, siz
     arrays_set(m, to, "|u1", shape, file, size);
 }
 
+/* One dimension longer or shorter, and as many bytes as that asks for. */
+static inline void arrays_reshape(struct archive_member *m, uint8_t *to, size_t begin) {
+    static uint8_t bytes[ARCHIVE_CAP];
+    char head[160] = "", descr[4] = "", shape[160], *at;
+    size_t dims[4], count = 0, used = 1;
+    memcpy(head, m->data + 10, begin - 10 < sizeof head ? begin - 10 : sizeof head - 1);
+    if (!(at = strchr(head, '(')) || sscanf(head, "{'descr': '%3[^']'", descr) != 1) return;
+    while (count < 4 && *at != ')' && at[1] >= '0' && at[1] <= '9') {
+        dims[count++] = strtoul(at + 1, &at, 10);
+        at += *at == ',';
+    }
+    if (!count) return;
+    size_t *dim = &dims[mutate_below(count)], size = (size_t)(descr[2] - '0') % 9;
+    *dim = mutate_below(2) ? mutate_below(80) : *dim + mutate_below(3) - 1;
+    for (size_t i = 0; i < count; i++) {
+        used += (size_t)snprintf(shape + used, sizeof shape - used, "%zu, ", dims[i]);
+        size = dims[i] < ARCHIVE_CAP && size < ARCHIVE_CAP ? size * dims[i] : ARCHIVE_CAP;
+    }
+    if (size > ARCHIVE_CAP / 8) return;
+    shape[0] = '(';
+    memcpy(shape + used - 2 + (count == 1), ")", 2);
+    memset(bytes, 0, size);
+    memcpy(bytes, m->data + begin, m->size - begin < size ? m->size - begin : size);
+    arrays_set(m, to, descr, shape, bytes, size);
+}
+
 static inline void arrays_change_values(uint8_t *data, size_t size) {
     static const float edges[] = {0, -0.0f, 1e-45f, 1e38f, -1e38f, 1, INFINITY, -INFINITY, NAN};
     float value = edges[mutate_below(sizeof edges / sizeof *edges)];
@@ -51,8 +77,12 @@ static inline void arrays_change_values(uint8_t *data, size_t size) {
     for (size_t i = 0; i < count && at + 4 <= size; i++, at += 4) memcpy(data + at, &value, 4);
 }
 
-/* Of an array: its header, a number in it above all, or values. */
+/* Of an array: its shape, its header, a number in it above all, or values. */
 static inline void arrays_change_array(struct archive_member *m, uint8_t *to, size_t begin) {
+    if (begin && mutate_below(4) == 0) {
+        arrays_reshape(m, to, begin);
+        return;
+    }
     memcpy(to, m->data, m->size);
     m->data = to;
     if (begin && begin < m->size && mutate_below(2)) {

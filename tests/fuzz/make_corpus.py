@@ -278,6 +278,30 @@ def quantized_seed():
     seed("model", "quantized", data)
 
 
+# ---- files of a KV cache
+
+def kv_seed(kv_type, n):
+    """n tokens of the model in kv_file.c: two layers, two heads of 8, tiles of 64 positions."""
+    dtype = {"f16": "<f2", "f32": "<f4", "q8": "|i1"}[kv_type]
+    hashes = {name: f"{i:016x}" for i, name in enumerate(("weights", "config", "tokenizer"), 2)}
+    text = {"format": "1", "build": "a build", **hashes, "kv_type": kv_type, "level": "scalar",
+            "long_rope": False}
+    arrays = {"cache.json": file_array(text), "ids": np.arange(n, dtype="<i4") * 7 % 32}
+    for layer in range(2):
+        shapes = {"keys": (2, -(-n // 64), 8, 64), "values": (2, n, 8)}
+        planes = {name: rng.normal(0, 4, shape).astype(dtype) for name, shape in shapes.items()}
+        if kv_type == "q8":
+            planes.update({name: np.ones((2, n), "<f4") for name in ("key_scales", "value_scales")})
+        arrays.update({f"layers.{layer}.{name}": a for name, a in planes.items()})
+    seed("kv_file", f"{kv_type}-{n}", npz(arrays))
+
+
+def kv_seeds():
+    for kv_type, n in (("f16", 1), ("f16", 64), ("f16", 65), ("f16", 70), ("f32", 3), ("q8", 3),
+                       ("q8", 65)):
+        kv_seed(kv_type, n)
+
+
 # ---- the command line
 
 def args_seeds():
@@ -294,7 +318,7 @@ def main():
         if not path.name.startswith("found-"):
             path.unlink()
     for make in (array_seeds, safetensors_seeds, tokenizer_seeds, chat_seeds, family_seeds,
-                 quantized_seed, args_seeds):
+                 quantized_seed, kv_seeds, args_seeds):
         make()
     sizes = [p.stat().st_size for p in CORPUS.glob("*/*")]
     print(f"{len(sizes)} seeds, {sum(sizes) / 1000:.0f} kB")
