@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-MAX_BYTES = {"model": 1 << 18, "sentencepiece": 1 << 16, "tokenizer": 1 << 16}
+MAX_BYTES = {"model": 1 << 18, "kv_file": 1 << 16, "sentencepiece": 1 << 16, "tokenizer": 1 << 16}
 SANITIZERS = {"ASAN_OPTIONS": "allocator_may_return_null=1:detect_leaks=1:"
                               "detect_stack_use_after_return=1",
               "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1"}

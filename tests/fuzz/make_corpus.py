@@ -148,6 +148,46 @@ def tokenizer_seeds():
         seed("sentencepiece", path.name, path.read_bytes())
 
 
+# ---- chat templates
+
+def marked(**more):
+    """A template in the stored form, of the tokens in tests/text/pipeline.h."""
+    texts = {"start_user": "<b><U>", "user_assistant": "<A>", "assistant_user": "<e><U>",
+             "user_open": "<A>", "user_end": "", "assistant_end": "<e>"}
+    return {"nibble_chat": 1, "texts": {**texts, **more.pop("texts", {})}, **more}
+
+
+def talk(*texts, system=None):
+    roles = ["user", "assistant"] * len(texts)
+    messages = [{"role": r, "content": t} for r, t in zip(roles, texts)]
+    return [{"role": "system", "content": system}] * (system is not None) + messages
+
+
+def chat_seed(name, template, messages):
+    template = template if isinstance(template, str) else json.dumps(template)
+    seed("chat", name, template + "\0" + json.dumps(messages))
+
+
+def chat_seeds():
+    system = {"start_system": "<b>", "system_user": "\n\n<U>"}
+    turns = {name: "<turn>" for name in ("user_assistant", "assistant_user", "user_open")}
+    chat_seed("system", marked(texts=system), talk("<U> hello", system="Be <b>brief</b>."))
+    chat_seed("trimmed", marked(trim={"user": "both", "assistant": "left lines"}),
+              talk(" \n a\t", "\n\nb", "c"))
+    chat_seed("thought", marked(thought_end="</t>", trim={"thought": "left lines"},
+                                texts={"user_last_assistant": "<A>!"}),
+              talk("a", "x</t>\n\ny", "b", "z</t>w"))
+    chat_seed("system-last", marked(system_last=True, texts={"system_user": "\n\n"}, marks=["<s>"]),
+              talk("a", "b", "c", system="s"))
+    chat_seed("system-ignored", marked(system_ignored=True, marks=["<U>", "<tool>"]),
+              talk("<tool>", system="s"))
+    chat_seed("pieces", marked(texts={"start_user": "<turn><tool>", **turns,
+                                      "assistant_end": "<turn|end>"}),
+              talk("a<tool><turn><tools>  def", "b<tool>"))
+    for name in ("chatml", "llama2", "zephyr"):
+        chat_seed(name, name, talk("Who? <s>", "<|im_end|> A thief.", "Why?", system="Be brief."))
+
+
 # ---- configs and models
 
 def scaled(config, by):
@@ -238,6 +278,30 @@ def quantized_seed():
     seed("model", "quantized", data)
 
 
+# ---- files of a KV cache
+
+def kv_seed(kv_type, n):
+    """n tokens of the model in kv_file.c: two layers, two heads of 8, tiles of 64 positions."""
+    dtype = {"f16": "<f2", "f32": "<f4", "q8": "|i1"}[kv_type]
+    hashes = {name: f"{i:016x}" for i, name in enumerate(("weights", "config", "tokenizer"), 2)}
+    text = {"format": "1", "build": "a build", **hashes, "kv_type": kv_type, "level": "scalar",
+            "long_rope": False}
+    arrays = {"cache.json": file_array(text), "ids": np.arange(n, dtype="<i4") * 7 % 32}
+    for layer in range(2):
+        shapes = {"keys": (2, -(-n // 64), 8, 64), "values": (2, n, 8)}
+        planes = {name: rng.normal(0, 4, shape).astype(dtype) for name, shape in shapes.items()}
+        if kv_type == "q8":
+            planes.update({name: np.ones((2, n), "<f4") for name in ("key_scales", "value_scales")})
+        arrays.update({f"layers.{layer}.{name}": a for name, a in planes.items()})
+    seed("kv_file", f"{kv_type}-{n}", npz(arrays))
+
+
+def kv_seeds():
+    for kv_type, n in (("f16", 1), ("f16", 64), ("f16", 65), ("f16", 70), ("f32", 3), ("q8", 3),
+                       ("q8", 65)):
+        kv_seed(kv_type, n)
+
+
 # ---- the command line
 
 def args_seeds():
@@ -253,8 +317,8 @@ def main():
     for path in CORPUS.glob("*/*"):
         if not path.name.startswith("found-"):
             path.unlink()
-    for make in (array_seeds, safetensors_seeds, tokenizer_seeds, family_seeds, quantized_seed,
-                 args_seeds):
+    for make in (array_seeds, safetensors_seeds, tokenizer_seeds, chat_seeds, family_seeds,
+                 quantized_seed, kv_seeds, args_seeds):
         make()
     sizes = [p.stat().st_size for p in CORPUS.glob("*/*")]
     print(f"{len(sizes)} seeds, {sum(sizes) / 1000:.0f} kB")

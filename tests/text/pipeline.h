@@ -95,4 +95,25 @@ static inline char *byte_vocab(const char *more) {
     return out;
 }
 
+#define TOKEN(id, text, special, normalized)                                                       \
+    "{`id`:" #id ",`content`:`" text "`,`special`:" #special ",`normalized`:" #normalized "}"
+
+/* Bytes, and tokens around the messages of a conversation: 256 and 257 are special; 258 and 259 are
+ * not, but are of the template; 260 is neither. */
+static inline struct tokens *open_marks(const char *normalizer) {
+    char *vocab = byte_vocab("");
+    struct file f = {
+        .vocab = vocab,
+        .normalizer = normalizer,
+        .pre_tokenizer = "{`type`:`ByteLevel`,`add_prefix_space`:false,`use_regex`:false}",
+        .decoder = "{`type`:`ByteLevel`}",
+        .added = "[" TOKEN(256, "<b>", true, false) "," TOKEN(257, "<e>", true, false) "," TOKEN(
+            258, "<U>", false, true) "," TOKEN(259, "<A>", false,
+                                               false) "," TOKEN(260, "\\n\\n", false, false) "]"};
+    struct tokens *t = open_file(&f);
+    free(vocab);
+    return t;
+}
+#undef TOKEN
+
 #endif

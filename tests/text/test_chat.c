@@ -187,24 +187,6 @@ static void check_chat(int line, const struct tokens *t, const struct chat *chat
 #define CHECK_CHAT(t, chat, open, want, ...)                                                       \
     check_chat(__LINE__, t, chat, (const char *const[]){__VA_ARGS__, NULL}, open, want)
 
-#define TOKEN(id, text, special, normalized)                                                       \
-    "{`id`:" #id ",`content`:`" text "`,`special`:" #special ",`normalized`:" #normalized "}"
-
-/* 256 and 257 are special tokens; 258 and 259 are not, but are of the template; 260 is neither. */
-static struct tokens *open_marks(const char *normalizer) {
-    char *vocab = byte_vocab("");
-    struct file f = {
-        .vocab = vocab,
-        .normalizer = normalizer,
-        .pre_tokenizer = "{`type`:`ByteLevel`,`add_prefix_space`:false,`use_regex`:false}",
-        .added = "[" TOKEN(256, "<b>", true, false) "," TOKEN(257, "<e>", true, false) "," TOKEN(
-            258, "<U>", false, true) "," TOKEN(259, "<A>", false,
-                                               false) "," TOKEN(260, "\\n\\n", false, false) "]"};
-    struct tokens *t = open_file(&f);
-    free(vocab);
-    return t;
-}
-
 static const struct chat marks = {
     .name = "marks",
     .text = {[CHAT_START_SYSTEM] = "<b>",
