@@ -16,8 +16,14 @@ MANDIR     ?= $(DATADIR)/man
 REFERENCE ?=
 MODEL     ?= models/fairytale-4bit.npz
 
-CFLAGS_release  := -O3 -g
-CFLAGS_debug    := -O0 -g3
+# Should a flaw be exploited after all: smashed stacks, overrun buffers and jumps astray end the run.
+# Sanitizers watch these places themselves.
+known            = $(shell $(CC) -Werror $(1) -S -x c -o /dev/null /dev/null 2>/dev/null && echo $(1))
+hardened        := $(foreach f,-fstack-protector-strong -fstack-clash-protection -fcf-protection,$(call known,$(f)))
+fortified       := -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2
+
+CFLAGS_release  := -O3 -g $(hardened) $(fortified)
+CFLAGS_debug    := -O0 -g3 $(hardened)
 CFLAGS_asan     := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 CFLAGS_tsan     := -O1 -g -fsanitize=thread
 CFLAGS_fuzz     := -O1 -g -fsanitize=address,undefined,fuzzer-no-link -fno-sanitize-recover=all
@@ -34,7 +40,8 @@ CFLAGS_fuzz     += -DSANDBOX_OFF
 CFLAGS_cover    += -DSANDBOX_OFF
 
 warnings := -Wall -Wextra -Wshadow -Wundef -Wvla -Wpointer-arith -Wwrite-strings
-common   := $(CFLAGS_$(config)) $(warnings) -fvisibility=hidden -fno-math-errno -ffp-contract=off -pthread -MMD -MP \
+# -fPIC: libnibble.a goes into programs at any address (-pie, as ours) and into shared libraries.
+common   := $(CFLAGS_$(config)) $(warnings) -fPIC -fvisibility=hidden -fno-math-errno -ffp-contract=off -pthread -MMD -MP \
             -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -Iinclude -Isrc -I$(build)/gen
 # "Unique" symbols of g++ cannot be made local (see libnibble.a below); clang++ makes none.
 gnu_unique := $(shell $(CXX) -fno-gnu-unique -E -x c++ /dev/null >/dev/null 2>&1 && echo -fno-gnu-unique)
@@ -42,6 +49,7 @@ c_flags  := -std=c11 -Wstrict-prototypes -Wmissing-prototypes $(common) $(CFLAGS
 cc_flags := -std=c++17 $(gnu_unique) $(common) $(CXXFLAGS)
 libs     := -lopenblas -lzip -lcjson -lsentencepiece -lpcre2-8 -lutf8proc -lstdc++ -lm -pthread
 cli_libs := -ledit
+link     := $(CXX) $(CFLAGS_$(config)) -pie -Wl,-z,relro,-z,now,-z,noexecstack $(LDFLAGS)
 
 # A SIMD level is a word in its machine's list, its flags, and src/kern/LEVEL.c or LEVEL_*.c.
 isa_avx2       := -mavx2 -mfma -mf16c
@@ -143,7 +151,7 @@ help:
 	@sed -n 's/^## //p' Makefile
 
 $(nibble): $(call objects,$(cli)) $(build)/libnibble.a
-	$(CXX) $(CFLAGS_$(config)) $(LDFLAGS) -o $@ $^ $(cli_libs) $(libs)
+	$(link) -o $@ $^ $(cli_libs) $(libs)
 
 # The program prints what is made of its option tables.
 $(build)/nibble.1: $(nibble)
@@ -161,18 +169,18 @@ $(build)/libnibble.a: $(call objects,$(library))
 	$(AR) rcs $@ $(obj)/libnibble.o
 
 $(build)/tests/%: $(build)/tests/%.o $(call objects,$(library))
-	$(CXX) $(CFLAGS_$(config)) $(LDFLAGS) -o $@ $^ $(libs)
+	$(link) -o $@ $^ $(libs)
 
 # Those of tests/cli and tests/fuzz see the command line's own functions too.
 $(build)/tests/cli/%: $(build)/tests/cli/%.o $(inside)
-	$(CXX) $(CFLAGS_$(config)) $(LDFLAGS) -o $@ $^ $(cli_libs) $(libs)
+	$(link) -o $@ $^ $(cli_libs) $(libs)
 
 $(build)/tests/fuzz/%: $(build)/tests/fuzz/%.o $(build)/tests/fuzz/replay.o $(inside)
-	$(CXX) $(CFLAGS_$(config)) $(LDFLAGS) -o $@ $^ $(cli_libs) $(libs)
+	$(link) -o $@ $^ $(cli_libs) $(libs)
 
 $(build)/fuzz/%: $(build)/tests/fuzz/%.o $(inside)
 	@mkdir -p $(@D)
-	$(CXX) $(CFLAGS_$(config)) -fsanitize=fuzzer $(LDFLAGS) -o $@ $^ $(cli_libs) $(libs)
+	$(link) -fsanitize=fuzzer -o $@ $^ $(cli_libs) $(libs)
 
 $(tests:=.o) $(replays:=.o) $(build)/tests/fuzz/replay.o $(build)/tests/soak/soak.o: $(build)/tests/%.o: tests/%.c
 	@mkdir -p $(@D)

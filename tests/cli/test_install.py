@@ -1,5 +1,6 @@
 #!/usr/bin/python3
 """make install and uninstall, and README's program built against what was installed."""
+import ctypes
 import os
 import re
 import shlex
@@ -119,6 +120,19 @@ def test_without_installing(tmp, nibble):
     command, = commands_of_readme("libnibble.a")
     subprocess.run(shlex.split(command), cwd=tmp, check=True)
     assert tell(tmp) == want
+
+
+def test_in_a_shared_library(tmp, nibble):
+    if nibble.sanitized or nibble.path.parent.name == "cover":
+        raise Skip("the library asks for a sanitizer's or gcov's")
+    command, = commands_of_readme("libnibble.a")
+    libs = [word for word in shlex.split(command) if word.startswith(("-l", "-pthread"))]
+    library = nibble.path.parent / "libnibble.a"
+    subprocess.run(["cc", "-shared", "-Wl,--whole-archive", library, "-Wl,--no-whole-archive",
+                    *libs, "-o", tmp / "libnibble.so"], check=True)
+    version = ctypes.CDLL(tmp / "libnibble.so").nibble_version
+    version.restype = ctypes.c_char_p
+    assert nibble("--version").startswith(b"nibble " + version() + b" "), version()
 
 
 if __name__ == "__main__":
