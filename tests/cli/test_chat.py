@@ -223,7 +223,7 @@ def test_interrupted_answer(tmp, nibble):
         assert len(messages) == 6, messages
         for role, text in messages[1::2]:  # of what was shown the terminal dropped some at Ctrl-C
             lines = text.split("\n")
-            assert len(lines) > 2 and set(lines[:-1]) == {ANSWER}, text
+            assert len(lines) >= 2 and set(lines[:-1]) == {ANSWER}, text
             assert ANSWER.startswith(lines[-1]), text
         assert t.leave() == 0
 
