@@ -103,10 +103,10 @@ def save_npz(path, arrays, config, tokenizer=None, save=np.savez):
     return path
 
 
-def chain(path, ids, context=256, vocab=PIECES, **config):
+def chain(path, ids, context=256, vocab=PIECES, layers=1, **config):
     """A model that says what it is told: each of ids (all different) is followed by the next, the
     last and every other token by EOS; a list that ends with its first id goes round for ever."""
-    m = Tiny(dim=512, layers=1, heads=2, kv_heads=1, head_dim=8, hidden=32, vocab=vocab,
+    m = Tiny(dim=512, layers=layers, heads=2, kv_heads=1, head_dim=8, hidden=32, vocab=vocab,
              context=context)
     for key, w in m.weights.items():
         w[:] = 1 if w.ndim == 1 else 0

@@ -134,7 +134,7 @@ def test_memory_of_a_wide_model(tmp, nibble):
     """A long prompt takes 64 MB beyond the cache at most, in smaller batches if need be."""
     if nibble.sanitized:  # which has memory of its own
         return
-    plain = Tiny(hidden=57344, layers=1, context=1024).save(tmp / "f16.npz", dtype="<f2")
+    plain = Tiny(hidden=57344, layers=2, context=1024).save(tmp / "f16.npz", dtype="<f2")
     nibble.run("quantize", plain, tmp / "m.npz", "--bits", "4")
     runs = {}
     for batch in ("0", "512"):

@@ -20,17 +20,17 @@ PRINTING = (STORY, (*STORY, "--json"), ("info",), ("info", FAIRYTALE), ("--versi
             ("bench", FAIRYTALE, "-p", "2", "-n", "2", "-r", "1", "--json"))
 
 
-def endless(tmp):
+def endless(tmp, layers=1):
     """Words of a run that ends only when it is stopped."""
     x, y = byte_ids(b"xy")
-    return ("generate", chain(tmp / "m.npz", [x, y, x], context=1 << 20), "-n", "-1", "-c",
-            "200000", "--ids", x)
+    model = chain(tmp / "m.npz", [x, y, x], context=1 << 20, layers=layers)
+    return "generate", model, "-n", "-1", "-c", "200000", "--ids", x
 
 
 def long_prompt(tmp):
-    """Words of a run that reads its prompt for many seconds."""
+    """Words of a run that reads its prompt for many seconds. Of the last layer little is done."""
     (tmp / "p").write_bytes(b"x y" * 60000)
-    return *endless(tmp)[:-2], "-f", tmp / "p", "-b", "8"
+    return *endless(tmp, layers=2)[:-2], "-f", tmp / "p", "-b", "8"
 
 
 def wait_until_ready(p):
