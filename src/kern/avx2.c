@@ -12,14 +12,21 @@ static inline int multiplied_as(int bits) {
 }
 #define MULTIPLIED(DO) GROUPS(DO, 3) GROUPS(DO, 4) GROUPS(DO, 6) GROUPS(DO, 8)
 
-enum { UNROLL = 2 };
+enum { UNROLL = 8 };
+
+/* The same sum, which the compiler then takes as it comes: it would add the products of several
+ * steps among each other first, which needs more registers than there are. */
+static inline ivec in_turn(ivec sum) {
+    __asm__("" : "+x"(sum));
+    return sum;
+}
 
 static inline ivec add_pairs(ivec sum, ivec products, short factor) {
-    return ivec_add(sum, _mm256_madd_epi16(products, _mm256_set1_epi16(factor)));
+    return in_turn(ivec_add(sum, _mm256_madd_epi16(products, _mm256_set1_epi16(factor))));
 }
 
 static inline ivec ivec_dot(ivec c, ivec codes, ivec a, int bits) {
-    if (bits < 8) return _mm256_add_epi16(c, _mm256_maddubs_epi16(codes, a));
+    if (bits < 8) return in_turn(_mm256_add_epi16(c, _mm256_maddubs_epi16(codes, a)));
     c = add_pairs(c, _mm256_maddubs_epi16(ivec_low4(codes), a), 1);
     return add_pairs(c, _mm256_maddubs_epi16(ivec_high4(codes), a), 16);
 }
