@@ -45,8 +45,11 @@ static int read_file(const char *path, struct input_text *text) {
 }
 
 static int hex(char c) {
-    const char *digits = "0123456789abcdef", *at = c ? strchr(digits, c | 0x20) : NULL;
-    return at ? (int)(at - digits) : -1;
+    static const char digits[] = "0123456789abcdefABCDEF";
+    const char *at = c ? strchr(digits, c) : NULL;
+    if (!at) return -1;
+    int value = (int)(at - digits);
+    return value < 16 ? value : value - 6;
 }
 
 /* Replaces escapes in place; what is no escape stays as it is. */
