@@ -82,7 +82,7 @@ static void count_cores(struct cpu *cpu) {
     CPU_ZERO(&allowed);
     if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) CPU_SET(0, &allowed);
     for (int i = 0; i < MAX_CPUS && i < CPU_SETSIZE; i++) {
-        if (!CPU_ISSET(i, &allowed)) continue;
+        if (!CPU_ISSET((size_t)i, &allowed)) continue;
         cpu->logical++;
         int core = core_of(i);
         if (core < 0 || core >= MAX_CPUS) core = i;
