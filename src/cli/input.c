@@ -63,7 +63,7 @@ static void unescape(struct input_text *text) {
             *to++ = values[letter - letters];
             from += 2;
         } else if (from[0] == '\\' && from[1] == 'x' && hex(from[2]) >= 0 && hex(from[3]) >= 0) {
-            *to++ = (char)(hex(from[2]) << 4 | hex(from[3]));
+            *to++ = (char)(hex(from[2]) * 16 + hex(from[3]));
             from += 4;
         } else {
             *to++ = *from++;
