@@ -93,7 +93,7 @@ demo: $(nibble)
 	$(nibble) generate $(MODEL) -p "Once upon a time" --echo --temp 0.8 --top-p 0.9 --repeat-penalty 1.1 --stats
 
 ## make test         every check; REFERENCE=DIR adds those on reference data
-test: $(nibble) $(build)/libnibble.a $(tests) $(replays)
+test: $(nibble) $(build)/libnibble.a $(tests) $(replays) $(build)/tests/soak/soak
 	@$(if $(counted),find $(build) -name '*.gcda' -delete)
 	/usr/bin/python3 tests/run.py --build $(build) --config $(config) $(if $(REFERENCE),--reference "$(REFERENCE)")$(if \
 	    $(counted),; result=$$?; /usr/bin/python3 tools/coverage.py --build $(build) && exit $$result)
