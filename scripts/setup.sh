@@ -4,7 +4,7 @@
 #   sh scripts/setup.sh demo    install what is missing, build, stream a story
 #   sh scripts/setup.sh test    install what is missing, build, run every test
 #   sh scripts/setup.sh fuzz    install what is missing, clang too, run every fuzz target
-#   sh scripts/setup.sh lint    install what is missing, cppcheck too, build, run the lint
+#   sh scripts/setup.sh lint    install what is missing, both checkers too, build, run the lint
 #   sh scripts/setup.sh         install what is missing, build
 #
 # Needs a shell and apt, as root or with sudo. Run again it installs nothing that is there already.
@@ -66,7 +66,7 @@ case $goal in
     build) target=all ;;
     demo | test) target=$goal ;;
     fuzz) target=fuzz packages="$packages clang libclang-rt-14-dev" ;;
-    lint) target=$goal packages="$packages cppcheck" ;;
+    lint) target=$goal packages="$packages cppcheck clang-tidy" ;;
     *) die "unknown goal '$goal'; use demo, test, lint, fuzz or build" ;;
 esac
 

@@ -40,6 +40,8 @@ def find_suites(build, config, reference, under):
     if config == "release" and not under:
         suites.append(("lint", [PYTHON, "tools/lint.py", "--build", build]))
     for path in sorted(glob.glob(os.path.join(build, "tests", "*", "*"))):
+        if path.endswith("soak/soak"):
+            continue  # built lest it rot; tests/soak/soak.py runs it
         name = os.path.relpath(path, os.path.join(build, "tests"))
         program = os.path.isfile(path) and os.access(path, os.X_OK) and "." not in name
         has_source = os.path.exists(os.path.join(ROOT, "tests", name + ".c"))

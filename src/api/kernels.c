@@ -26,6 +26,7 @@ enum {
     STRIP_TOKENS = 64,
     PACKED = 16,
     READ_BYTES = 256 << 10,
+    READ_FLOATS = READ_BYTES / 4,
     ROUNDS = 1 << 10,
     MOST_X = STRIP_TOKENS * AFFINE_COLS,
     MOST_Y = TOKENS * COLS,
@@ -94,7 +95,8 @@ TIMING(gelu_tanh_mul, F32, 12 * LENGTH, LENGTH, o->y, o->up, LENGTH)
 TIMING(clamped_swiglu, F32, 12 * LENGTH, LENGTH, o->y, o->up, LENGTH)
 
 static double packed_bytes(const struct operands *o, size_t n) {
-    return (double)(n * (o->mat.cols + o->mat.cols / (size_t)o->mat.group * 2 * sizeof(float)));
+    size_t groups = o->mat.cols / (size_t)o->mat.group;
+    return (double)(n * (o->mat.cols + groups * 2 * sizeof(float)));
 }
 
 static struct work affine_work(const struct operands *o, size_t rows, size_t n) {
@@ -127,7 +129,7 @@ enum {
     kind_of_affine_strip = AFFINE,
 };
 
-TIMING(peak_read, BYTES, READ_BYTES, READ_BYTES / 4, o->w, READ_BYTES)
+TIMING(peak_read, BYTES, READ_BYTES, READ_FLOATS, o->w, READ_BYTES)
 
 static struct work call_peak_int8(const struct operands *o) {
     return (struct work){0, (double)o->kern.peak_int8(1, 1, ROUNDS)};

@@ -45,8 +45,8 @@ static uint32_t probe_features(void) {
 
 static void probe_name(char *name, size_t size) {
     uint32_t brand[12] = {0};
-    for (uint32_t i = 0; i < 3; i++) {
-        uint32_t *r = brand + 4 * i;
+    uint32_t *r = brand;
+    for (uint32_t i = 0; i < 3; i++, r += 4) {
         if (!__get_cpuid(0x80000002 + i, r, r + 1, r + 2, r + 3)) return;
     }
     char text[sizeof brand + 1] = {0};
@@ -82,7 +82,7 @@ static void count_cores(struct cpu *cpu) {
     CPU_ZERO(&allowed);
     if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) CPU_SET(0, &allowed);
     for (int i = 0; i < MAX_CPUS && i < CPU_SETSIZE; i++) {
-        if (!CPU_ISSET(i, &allowed)) continue;
+        if (!CPU_ISSET((size_t)i, &allowed)) continue;
         cpu->logical++;
         int core = core_of(i);
         if (core < 0 || core >= MAX_CPUS) core = i;

@@ -19,7 +19,7 @@ static void make_printable(char *text) {
     }
 }
 
-bool fail(struct error *e, enum status status, const char *format, ...) {
+bool(fail)(struct error *e, enum status status, const char *format, ...) {
     va_list args;
     va_start(args, format);
     e->status = status;

@@ -84,7 +84,11 @@ static struct entry look_at(const struct list_model *model) {
 static void describe_size(double bytes, char *text, size_t size) {
     static const char *const units[] = {"kB", "MB", "GB", "TB"};
     int unit = 0;
-    for (bytes /= 1e3; bytes >= 1e3 && unit < 3; bytes /= 1e3) unit++;
+    bytes /= 1e3;
+    while (bytes >= 1e3 && unit < 3) {
+        bytes /= 1e3;
+        unit++;
+    }
     snprintf(text, size, "%.1f %s", bytes, units[unit]);
 }
 

@@ -45,8 +45,11 @@ static int read_file(const char *path, struct input_text *text) {
 }
 
 static int hex(char c) {
-    const char *digits = "0123456789abcdef", *at = c ? strchr(digits, c | 0x20) : NULL;
-    return at ? (int)(at - digits) : -1;
+    static const char digits[] = "0123456789abcdefABCDEF";
+    const char *at = c ? strchr(digits, c) : NULL;
+    if (!at) return -1;
+    int value = (int)(at - digits);
+    return value < 16 ? value : value - 6;
 }
 
 /* Replaces escapes in place; what is no escape stays as it is. */
@@ -60,7 +63,7 @@ static void unescape(struct input_text *text) {
             *to++ = values[letter - letters];
             from += 2;
         } else if (from[0] == '\\' && from[1] == 'x' && hex(from[2]) >= 0 && hex(from[3]) >= 0) {
-            *to++ = (char)(hex(from[2]) << 4 | hex(from[3]));
+            *to++ = (char)(hex(from[2]) * 16 + hex(from[3]));
             from += 4;
         } else {
             *to++ = *from++;

@@ -198,7 +198,7 @@ static void answer(struct program *p, unsigned value) {
 }
 
 /* Lower or upper half of argument i: both machines are little endian. */
-static size_t half_of(unsigned i, unsigned upper) {
+static size_t half_of(size_t i, size_t upper) {
     return offsetof(struct seccomp_data, args) + 8 * i + 4 * upper;
 }
 

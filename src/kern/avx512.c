@@ -197,7 +197,8 @@ static inline ivec ivec_unpack(const unsigned char *p, int bits) {
     __m512i shift = _mm512_and_si512(bit, _mm512_set1_epi16(7));
     __m512i v = _mm512_maskz_loadu_epi8(((__mmask64)1 << 8 * bits) - 1, p);
     v = _mm512_shuffle_epi8(_mm512_permutexvar_epi16(from, v), bytes);
-    __m512i even = _mm512_srlv_epi16(v, shift), odd = _mm512_slli_epi16(even, 8u - (unsigned)bits);
+    uint8_t rest = (uint8_t)(8 - bits); /* an int for gcc's intrinsic, unsigned for clang's */
+    __m512i even = _mm512_srlv_epi16(v, shift), odd = _mm512_slli_epi16(even, rest);
     __m512i both = _mm512_ternarylogic_epi32(even, odd, _mm512_set1_epi16(0xff), 0xe4);
     return _mm512_and_si512(both, _mm512_set1_epi8((char)((1 << bits) - 1)));
 }

@@ -18,7 +18,7 @@ static bool read_qk_norm(struct spec *s, const struct config *c, const char *nam
                          enum spec_qk_norm kind, struct error *e) {
     int there = 0;
     if (!config_flag(c, name, &there, e)) return false;
-    if (there) s->qk_norm = kind;
+    if (there) s->qk_norm = (int)kind;
     return true;
 }
 
@@ -98,7 +98,7 @@ static bool settle_cohere(struct spec *s, const struct config *c, struct error *
 
 /* Rope is stretched in layers without window alone. */
 static bool settle_olmo3(struct spec *s, const struct config *c, struct error *e) {
-    if (!s->rope_local_theta) s->rope_local_theta = s->rope_theta;
+    if (s->rope_local_theta == 0) s->rope_local_theta = s->rope_theta;
     return mix_windows(s, c, 4, e);
 }
 

@@ -39,15 +39,15 @@ static double yarn_mscale(double factor, double mscale) {
 }
 
 static double yarn_attention_factor(const struct spec *s) {
-    if (s->rope_attention_factor) return s->rope_attention_factor;
-    if (!s->rope_mscale || !s->rope_mscale_all_dim) return yarn_mscale(s->rope_factor, 1);
+    if (s->rope_attention_factor != 0) return s->rope_attention_factor;
+    if (s->rope_mscale == 0 || s->rope_mscale_all_dim == 0) return yarn_mscale(s->rope_factor, 1);
     return yarn_mscale(s->rope_factor, s->rope_mscale) /
            yarn_mscale(s->rope_factor, s->rope_mscale_all_dim);
 }
 
 /* LongRoPE: what softmax needs to stay as sharp over a text so much longer. */
 static double long_attention_factor(const struct spec *s) {
-    if (s->rope_attention_factor) return s->rope_attention_factor;
+    if (s->rope_attention_factor != 0) return s->rope_attention_factor;
     if (s->rope_factor <= 1) return 1;
     return sqrt(1 + log(s->rope_factor) / log(s->rope_original_context));
 }

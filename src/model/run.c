@@ -124,7 +124,7 @@ bool run_open(struct run *r, const struct model *m, const struct run_options *o,
     r->growth = (struct rope_growth){
         .beta = (float)s->query_growth,
         .context = s->growth_context ? s->growth_context : (size_t)s->rope_original_context,
-        .offset = s->growth_unturned,
+        .offset = s->growth_unturned ? 1 : 0,
     };
     r->global.rope = run_rope(r, 0);
     r->context = o->context ? o->context : default_context(m, o->kv_type);

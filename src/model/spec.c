@@ -93,8 +93,8 @@ static bool settle_heads(struct spec *s, const struct config *c, struct error *e
     if (!s->value_dim) s->value_dim = s->head_dim;
     if (!s->kv_rank) s->rope_dim = (size_t)((double)s->head_dim * s->rope_partial);
     s->rope_dim += s->rope_dim % 2; /* whole pairs */
-    if (!s->query_scalar) s->query_scalar = (double)s->head_dim;
-    if (!s->attention_scale) s->attention_scale = 1 / sqrt(s->query_scalar);
+    if (s->query_scalar == 0) s->query_scalar = (double)s->head_dim;
+    if (s->attention_scale == 0) s->attention_scale = 1 / sqrt(s->query_scalar);
     if (s->nope_dim + s->rope_dim <= s->head_dim) return true;
     return fail(e, STATUS_MODEL,
                 "%s: heads of %zu dimensions; rope turns pairs, so it must be even", c->where,
@@ -176,7 +176,7 @@ static bool read_divisors(float *out, const struct spec *s, const struct config 
 
 static bool settle_long_rope(struct spec *s, const struct config *c, struct error *e) {
     s->rope_kind = SPEC_ROPE_LONG;
-    if (!s->rope_factor && s->context)
+    if (s->rope_factor == 0 && s->context)
         s->rope_factor = (double)s->context / s->rope_original_context;
     return read_divisors(s->rope_short, s, c, "short_factor", e) &&
            read_divisors(s->rope_long, s, c, "long_factor", e);
@@ -185,12 +185,12 @@ static bool settle_long_rope(struct spec *s, const struct config *c, struct erro
 static bool settle_rope(struct spec *s, const struct config *c, struct error *e) {
     const char *kind = spec_rope_kinds[s->rope_kind];
     bool needs_factor = s->rope_kind != SPEC_ROPE_DEFAULT && s->rope_kind < SPEC_ROPE_LONG;
-    if (!s->rope_original_context) s->rope_original_context = (double)s->context;
-    if (needs_factor && !s->rope_factor) {
+    if (s->rope_original_context == 0) s->rope_original_context = (double)s->context;
+    if (needs_factor && s->rope_factor == 0) {
         return fail(e, STATUS_MODEL, "%s: rope scaling '%s' needs a factor", c->where, kind);
     }
     bool needs_context = s->rope_kind >= SPEC_ROPE_LLAMA3;
-    if (needs_context && !s->rope_original_context) {
+    if (needs_context && s->rope_original_context == 0) {
         return fail(e, STATUS_MODEL, "%s: rope scaling '%s' needs original_max_position_embeddings",
                     c->where, kind);
     }

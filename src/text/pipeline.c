@@ -203,7 +203,7 @@ static bool map_words(struct work *w, const char *text, size_t size) {
 }
 
 static bool encode_normalized(struct work *w, const char *text, size_t size, bool first) {
-    bool guarded = w->guard && w->pipeline->after.count;
+    bool guarded = w->words && w->pipeline->after.count;
     if (guarded && !map_words(w, text, size)) return false;
     return normalize(w, text, size) &&
            encode_around(w, &w->pipeline->after, guarded ? &w->inner : NULL, w->normal.data,

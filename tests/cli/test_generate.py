@@ -110,9 +110,11 @@ def test_escapes(tmp, nibble):
     ids = lambda *words: nibble("tokenize", FAIRYTALE, *words)
     for text, want in ((r"a\nb", "a\nb"), (r"\t\r", "\t\r"), (r"\\n", "\\n"), (r"\"\'", "\"'"),
                        (r"\x41\x4a", "AJ"), (r"\xe9", b"\xe9"), ("\\", "\\"), (r"\q", r"\q"),
-                       (r"\x4", r"\x4"), (r"\xzz", r"\xzz"), ("", "")):
+                       (r"\xE9Z", b"\xe9Z"), (r"\x4", r"\x4"), (r"\xzz", r"\xzz"), ("", ""),
+                       ("\\x4\x11", "\\x4\x11"), ("\\x\x11\x11", "\\x\x11\x11"),
+                       (b"\\x4\xb1", b"\\x4\xb1")):
         assert ids("-e", "-p", text) == ids("-p", want), text
-        (tmp / "p").write_text(text)
+        (tmp / "p").write_bytes(text if isinstance(text, bytes) else text.encode())
         assert ids("-f", tmp / "p") == ids("-p", text), "not without -e"
     (tmp / "p").write_bytes(b"a\0b")
     assert ids("-e", "-p", r"a\x00b") == ids("-f", tmp / "p")

@@ -25,11 +25,11 @@ static void run(const nibble_model *m, const nibble_model_info *info, unsigned c
     static const char *const kinds[] = {NULL, "f32", "q8"};
     nibble_error e = {0};
     nibble_context_options o = {.context = CONTEXT, .batch = BATCH, .threads = 1};
-    int ids[6], count = 0;
-    size_t sum = 0;
+    int ids[6];
+    size_t count = 0, sum = 0;
     o.kv_type = kinds[choice % 3];
     o.level = choice & 4 ? "scalar" : NULL;
-    for (int i = 0; i < 6; i++) ids[count++] = (int)(i * 5 % info->vocab);
+    for (; count < 6; count++) ids[count] = (int)(count * 5 % info->vocab);
     nibble_context *c = nibble_context_open(m, &o, &e);
     check(c, &e);
     if (!c) return;
@@ -37,7 +37,7 @@ static void run(const nibble_model *m, const nibble_model_info *info, unsigned c
         .sampling = nibble_sampling_defaults(), .max_tokens = 4, .arg = &sum, .on_text = use_text};
     nibble_generated done;
     g.sampling.seed = choice;
-    check(nibble_generate(c, &g, ids, (size_t)count, &done, &e), &e);
+    check(nibble_generate(c, &g, ids, count, &done, &e), &e);
     nibble_context_close(c);
 }
 

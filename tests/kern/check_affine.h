@@ -234,7 +234,7 @@ static void unpack_row(size_t row) {
     for (size_t i = 0, bit = 0; i < whole.mat.cols; i++) {
         unsigned code = 0;
         for (int k = 0; k < whole.mat.bits; k++, bit++) {
-            code |= (bytes[bit / 8] >> bit % 8 & 1u) << k;
+            code |= ((unsigned)bytes[bit / 8] >> bit % 8 & 1u) << k;
         }
         row_codes[i] = (uint8_t)code;
     }

@@ -106,7 +106,7 @@ static inline unsigned matrix_code_at(const unsigned char *row, size_t k, int bi
     unsigned code = 0;
     for (size_t i = 0; i < (size_t)bits; i++) {
         size_t bit = k * (size_t)bits + i;
-        code |= (row[bit / 8] >> bit % 8 & 1u) << i;
+        code |= ((unsigned)row[bit / 8] >> bit % 8 & 1u) << i;
     }
     return code;
 }

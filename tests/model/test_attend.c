@@ -150,8 +150,8 @@ static float *check_backend(const struct setup *s, const struct filled *c, float
     bool same = same_in_cuts(s, &f.b, &a, &c->layer, q, out);
     size_t wrong = threads == 1 ? wrong_outputs(s, c, a.sinks, q, out) : 0;
     size_t lost = guards_lost(&f.b, floats, false);
-    lost += !isnan(out[s->n * row]);
-    lost += !isnan(a.parts[attend_parts(s->heads, s->value_dim, c->layer.context)]);
+    if (!isnan(out[s->n * row])) lost++;
+    if (!isnan(a.parts[attend_parts(s->heads, s->value_dim, c->layer.context)])) lost++;
     if (!same || wrong || lost) print_setup(s, level, c->layer.dtype);
     CHECK_MSG(same, "other bits in cuts");
     CHECK_MSG(!wrong, "%zu numbers are wrong", wrong);
@@ -219,8 +219,8 @@ static void test_windows(void) {
 static void test_chunks(void) {
     static const size_t chunks[] = {1, 2, 8, 63, 64, 65, 512, 700};
     static const size_t at[][2] = {{1, 0}, {18, 0}, {1, 511}, {1, 512}, {70, 500}, {3, 1023}};
-    for (int c = 0; c < 8; c++) {
-        for (int i = c % 2; i < 6; i += 2) {
+    for (size_t c = 0; c < 8; c++) {
+        for (size_t i = c % 2; i < 6; i += 2) {
             struct setup s = common(4, 2, 16, i % 3 * 40, at[i][0], at[i][1], 0.25f);
             s.chunk = chunks[c];
             check_everywhere(&s);
@@ -282,7 +282,9 @@ static void check_spoilt(const char *level, size_t window, size_t odd, float spo
     attend(&f.b, &a, &c.layer, out, q, n, 0);
     for (size_t t = 0; t < n; t++) {
         bool sees = t >= odd && (!window || t < odd + window);
-        for (size_t i = 0; i < 2 * DIM && !sees; i++) wrong += !isfinite(out[t * 2 * DIM + i]);
+        for (size_t i = 0; i < 2 * DIM && !sees; i++) {
+            if (!isfinite(out[t * 2 * DIM + i])) wrong++;
+        }
         missing += sees && isnan(spoil) && !isnan(out[t * 2 * DIM + 3]);
     }
     CHECK_MSG(!missing, "%s, window %zu: %zu tokens that see a NaN at %zu in a %s are without it",

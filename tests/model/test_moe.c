@@ -86,7 +86,7 @@ static void check_rule(int r, const char *level, int threads) {
         }
         for (size_t e = 0; e < experts; e++) {
             float got = y[t * experts + e];
-            CHECK_MSG(want[e] ? fabs(got - want[e]) <= 1e-5 * want[e] + 1e-36 : got == 0,
+            CHECK_MSG(want[e] != 0 ? fabs(got - want[e]) <= 1e-5 * want[e] + 1e-36 : got == 0,
                       "%s, %s: token %zu, expert %zu weighs %g, not %g", rules[r].name, level, t, e,
                       got, want[e]);
         }
@@ -240,7 +240,7 @@ static bool compute(const struct block *k, const float *token, double *y, double
     for (size_t e = 0; e < k->m.experts; e++) {
         double in[DIM], by_input = k->m.choice.weigh_inputs ? weight[e] : 1;
         for (size_t i = 0; i < DIM; i++) in[i] = by_input * x[i];
-        if (weight[e]) add_ffn(k, &k->m.expert, e, e, in, weight[e] / by_input, y, magnitude);
+        if (weight[e] != 0) add_ffn(k, &k->m.expert, e, e, in, weight[e] / by_input, y, magnitude);
     }
     if (!k->shared) return true;
     double share = k->m.shared_router ? 1 / (1 + exp(-dot(&k->shared_router, 0, x))) : 1;

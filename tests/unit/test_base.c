@@ -225,7 +225,7 @@ static void test_cpu_affinity(void) {
     if (child == 0) {
         cpu_set_t allowed;
         struct cpu cpu;
-        int first = 0;
+        size_t first = 0;
         sched_getaffinity(0, sizeof allowed, &allowed);
         while (!CPU_ISSET(first, &allowed)) first++;
         CPU_ZERO(&allowed);
