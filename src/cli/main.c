@@ -6,6 +6,7 @@
 #include "cli/message.h"
 #include "cli/options.h"
 #include "cli/output.h"
+#include "cli/sandbox.h"
 
 static int print_help(void) {
     output_print("usage: nibble COMMAND ...\n\n");
@@ -46,8 +47,7 @@ static int run_command(const struct command *c, int argc, char **argv) {
     return output_finish(EXIT_DONE);
 }
 
-int main(int argc, char **argv) {
-    output_open();
+static int run(int argc, char **argv) {
     const char *word = argc > 1 ? argv[1] : "";
     if (strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0 || strcmp(word, "help") == 0)
         return print_help();
@@ -60,4 +60,13 @@ int main(int argc, char **argv) {
     else
         message("a command is missing; see nibble --help");
     return EXIT_USAGE;
+}
+
+/* OpenBLAS waits for its threads when a program exits, and these for memory: for ever, if a limit
+ * keeps them from it. There is nothing left that exit would do; instruments have. */
+int main(int argc, char **argv) {
+    output_open();
+    int status = run(argc, argv);
+    if (sandbox_by_default()) _exit(status);
+    return status;
 }

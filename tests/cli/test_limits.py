@@ -49,6 +49,16 @@ def test_a_model_larger_than_the_limit(tmp, nibble):
                    says=["2048 MB of addresses are needed", "are left", "ulimit -v"])
 
 
+def test_no_memory_for_openblas(tmp, nibble):
+    """Its threads wait for memory then; whether there is enough for us or not, we do not."""
+    if nibble.sanitized:
+        return
+    for megabytes in (80, 120, 160, 200):
+        result = nibble.run("generate", FAIRYTALE, "-p", "Once", "-n", "2", "-t", "1", timeout=20,
+                            preexec_fn=limit(resource.RLIMIT_AS, megabytes))
+        assert result.code in (0, 1), f"{megabytes} MB: {result}"
+
+
 def test_no_more_files(tmp, nibble):
     limits = lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))
     result = nibble.run("generate", FAIRYTALE, "-p", "x", preexec_fn=limits)
