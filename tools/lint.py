@@ -77,6 +77,7 @@ ALLOCATES = {
     "src/store/*.c": "tables of arrays, inflated members, the writer",
     "src/model/kv_file.c": "one layer at a time, when a cache is saved",
     "src/model/model.c": "the model, when it is opened",
+    "src/model/config.c": "keys, while they are compared",
     "src/model/weights.c": "tables of tensors, when a model is opened",
     "src/model/encode.c": "one tensor at a time, when a model is converted",
     "src/model/calibrate.c": "what is measured of a layer, when a model is converted",

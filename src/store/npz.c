@@ -256,6 +256,33 @@ static bool check_names(const struct npz *npz, struct error *e) {
     return true;
 }
 
+static int by_place(const void *a, const void *b) {
+    const struct npz_member *const *x = a, *const *y = b;
+    return ((*x)->bytes.data > (*y)->bytes.data) - ((*x)->bytes.data < (*y)->bytes.data);
+}
+
+/* No two members share bytes: each would be whole by its checksum, and one of them a lie. */
+static bool check_places(const struct npz *npz, struct error *e) {
+    const struct npz_member **stored = calloc(npz->count, sizeof(void *)), *wrong = NULL;
+    size_t count = 0;
+    if (!stored) return fail(e, STATUS_MEMORY, "%s: no memory for its directory", npz->path);
+    for (size_t i = 0; i < npz->count; i++) {
+        const struct npz_member *m = &npz->members[i];
+        if (m->mapped && m->bytes.size) stored[count++] = m;
+    }
+    if (count) qsort(stored, count, sizeof(void *), by_place);
+    for (size_t i = 1; i < count && !wrong; i++) {
+        const struct span *before = &stored[i - 1]->bytes;
+        if (before->data + before->size > stored[i]->bytes.data) wrong = stored[i];
+    }
+    if (wrong) {
+        fail(e, STATUS_FORMAT, "%s is damaged: %s lies where another member does; copy it again",
+             npz->path, wrong->name);
+    }
+    free(stored);
+    return !wrong;
+}
+
 static bool read_members(struct npz *npz, zip_t *zip, struct source *s, size_t *left,
                          struct error *e) {
     zip_int64_t total = zip_get_num_entries(zip, 0);
@@ -279,7 +306,7 @@ static bool read_members(struct npz *npz, zip_t *zip, struct source *s, size_t *
         if (!read_member(&m, (uint64_t)i, &npz->members[i], e)) return false;
     }
     qsort(npz->members, npz->count, sizeof *npz->members, by_name);
-    return check_names(npz, e);
+    return check_names(npz, e) && check_places(npz, e);
 }
 
 static bool open_members(struct npz *npz, const char *path, size_t *left, struct error *e) {

@@ -3,33 +3,17 @@
 #include <math.h>
 #include <string.h>
 
-#include "base/utf8.h"
+#include "base/json.h"
 
 enum {
     MAX_BYTES = 128 << 20, /* the largest in use take 35 MB */
-    MAX_VALUES = 8 << 20,  /* of some 80 bytes each in memory; those take 2 million */
+    MAX_VALUES = 8 << 20,  /* those have 2 million */
 };
-
-/* What cJSON would let pass. A string's \u0000 would end it early. */
-static const char *look_through(struct span text) {
-    const char *s = (const char *)text.data;
-    size_t values = 0;
-    bool escaped = false;
-    for (size_t at = 0, length; at < text.size; at += length) {
-        length = text.data[at] < 0x80 ? 1 : utf8_sequence(s + at, text.size - at);
-        if (!length) return "it is not UTF-8";
-        if (!s[at]) return "it holds a NUL";
-        if (escaped && s[at] == 'u' && text.size - at > 5 && memcmp(s + at, "u0000", 5) == 0)
-            return "a string of it holds a NUL";
-        escaped = s[at] == '\\' && !escaped;
-        values += s[at] == ',' || s[at] == '[' || s[at] == '{';
-    }
-    return values > MAX_VALUES ? "it has more than 8388608 values" : NULL;
-}
 
 cJSON *json_open(struct span text, const char *where, const char *what, struct error *e) {
     const char *end = NULL, *begin = (const char *)text.data;
-    const char *why = text.size > MAX_BYTES ? "it is larger than 128 MiB" : look_through(text);
+    const char *why = text.size > MAX_BYTES ? "it is larger than 128 MiB"
+                                            : json_look_through(text, MAX_VALUES);
     cJSON *root = why ? NULL : cJSON_ParseWithLengthOpts(begin, text.size, &end, false);
     while (root && end < begin + text.size && strchr(" \t\r\n", *end)) end++;
     if (!why && (!root || end < begin + text.size)) why = "it is not valid JSON";

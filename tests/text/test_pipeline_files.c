@@ -195,7 +195,7 @@ static void test_no_json(void) {
     for (size_t i = 1; i < size; i += 2) many[i] = ',';
     many[size] = 0;
     struct error e = refusal(many);
-    CHECK_MSG(strstr(e.message, "8388608 values"), "%s", e.message);
+    CHECK_MSG(strstr(e.message, "more values than any in use"), "%s", e.message);
     free(many);
 }
 
