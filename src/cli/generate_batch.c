@@ -248,5 +248,6 @@ int generate_batch(const struct args *a, const struct session *s, FILE *f) {
 
 int generate_batch_open(const struct args *a, FILE **f) {
     *f = from_stdin(a) ? stdin : fopen(a->batch_file, "rb");
+    if (!*f && message_interrupted()) return message_interrupted_exit();
     return *f ? EXIT_DONE : fail_read(a->batch_file, "opened");
 }

@@ -9,36 +9,45 @@
 #include "cli/message.h"
 #include "cli/options.h"
 
+enum { MOST_BYTES = 1 << 30, PART = 1 << 20 };
+
 static int out_of_memory(void) {
     message("not enough memory for the input");
     return EXIT_FAILED;
 }
 
+/* Whoever cannot go on because of a signal need not say so. */
+static int refuse_file(const char *name, const char *what, const char *why) {
+    if (message_interrupted()) return message_interrupted_exit();
+    message("%s %s: %s", name, what, why);
+    return EXIT_FAILED;
+}
+
+/* In parts, for a signal may come while there is always more to read. */
 static int read_stream(FILE *f, const char *name, struct input_text *text) {
-    size_t cap = 1 << 16;
+    size_t cap = 1 << 16, n = 1;
     *text = (struct input_text){.bytes = malloc(cap)};
-    while (text->bytes) {
-        text->size += fread(text->bytes + text->size, 1, cap - 1 - text->size, f);
-        if (text->size < cap - 1) break;
+    while (text->bytes && n && text->size <= MOST_BYTES && !message_interrupted()) {
+        size_t room = cap - 1 - text->size;
+        n = fread(text->bytes + text->size, 1, room < PART ? room : PART, f);
+        text->size += n;
+        if (text->size < cap - 1) continue;
         char *more = realloc(text->bytes, cap *= 2);
         if (!more) free(text->bytes);
         text->bytes = more;
     }
     if (!text->bytes) return out_of_memory();
     text->bytes[text->size] = 0;
-    if (!ferror(f)) return EXIT_DONE;
-    if (!message_interrupted()) message("%s cannot be read: %s", name, strerror(errno));
+    bool whole = text->size <= MOST_BYTES && !message_interrupted();
+    if (whole && !ferror(f)) return EXIT_DONE;
     free(text->bytes);
     text->bytes = NULL;
-    return message_interrupted() ? message_interrupted_exit() : EXIT_FAILED;
+    return refuse_file(name, "cannot be read", whole ? strerror(errno) : "it is larger than 1 GiB");
 }
 
 static int read_file(const char *path, struct input_text *text) {
     FILE *f = fopen(path, "rb");
-    if (!f) {
-        message("%s cannot be opened: %s", path, strerror(errno));
-        return EXIT_FAILED;
-    }
+    if (!f) return refuse_file(path, "cannot be opened", strerror(errno));
     int code = read_stream(f, path, text);
     fclose(f);
     return code;

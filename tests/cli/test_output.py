@@ -163,6 +163,24 @@ def test_interrupted_prompt(tmp, nibble):
     assert (p.returncode, out) == (130, b"") and b"finish: interrupted" in err, (p.returncode, err)
 
 
+def test_interrupted_while_opening_or_reading_a_file(tmp, nibble):
+    """A FIFO that nobody writes to, and a file without an end."""
+    os.mkfifo(tmp / "fifo")
+    for words in (("generate", FAIRYTALE, "-f"), ("generate", FAIRYTALE, "--batch-file"),
+                  ("generate", FAIRYTALE, "--messages"), ("perplexity", FAIRYTALE, "-f")):
+        for path in (tmp / "fifo", "/dev/zero"):
+            if path == "/dev/zero" and words[-1] == "--batch-file":
+                continue  # one line: it ends when memory does
+            with nibble.start(*words, path, stderr=subprocess.PIPE) as p:
+                wait_until_ready(p)
+                time.sleep(0.02)
+                p.send_signal(signal.SIGINT)
+                out, err = p.communicate(timeout=30)
+            # fast enough, it has seen a gigabyte of zeros by then
+            known = (130, b"") if b"larger than 1 GiB" not in err else (1, err)
+            assert (p.returncode, err) == known and out == b"", (words, path, p.returncode, err)
+
+
 def test_interrupted_while_waiting_for_the_prompt(tmp, nibble):
     for words in (("generate", FAIRYTALE), ("generate", FAIRYTALE, "-f", "-"),
                   ("tokenize", FAIRYTALE)):
