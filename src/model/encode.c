@@ -88,11 +88,11 @@ static void encode_strips(void *arg, size_t begin, size_t end, int thread) {
     const struct encoder *c = j->encoder;
     float *values = c->scratch + (size_t)thread * c->scratch_floats;
     size_t cols = j->to->cols, rows = j->to->rows;
-    bool searches = c->search && j->to->format != &format_f32;
+    bool codes = j->to->format != &format_f32, searches = c->search && codes;
     for (size_t i = begin * STRIP, count; i < rows && i < end * STRIP; i += count) {
         count = rows - i < STRIP ? rows - i : STRIP;
         format_decode(j->from, i, count, values);
-        if (searches && !are_finite(values, count * cols)) {
+        if (codes && !are_finite(values, count * cols)) {
             j->damaged = true;
         } else if (searches && j->metric->h) {
             encode_known(j, i, count, values, values + STRIP * cols);
@@ -136,8 +136,8 @@ bool encode_matrix(const struct encoder *c, struct mat *to, const struct mat *fr
         pool_split(c->pool, (to->rows + STRIP - 1) / STRIP, 1, encode_strips, &j);
         if (!j.damaged) return true;
         fail(e, STATUS_NUMERIC,
-             "a matrix holds values that are NaN or infinite, for which no "
-             "scale can be sought; nibble verify names it");
+             "a matrix holds values that are NaN or infinite, for which there "
+             "are no codes; nibble verify names it");
     } else {
         fail(e, STATUS_MEMORY, "not enough memory for a matrix of %zu MB", format_bytes(to) >> 20);
     }

@@ -118,6 +118,17 @@ def test_config_and_files_are_kept(tmp, nibble):
     assert arrays["model.layers.0.mlp.up_proj.weight"].shape == (128, 8), "4 bits"
 
 
+def test_values_that_have_no_codes(tmp, nibble):
+    for value in (np.nan, np.inf):
+        model = Tiny()
+        model.weights["wv", 1][1, 2] = value
+        path = model.save(tmp / "m.npz")
+        for options in ((), ("--bits", "8"), ("--search",)):
+            nibble.refuses("quantize", path, tmp / "q.npz", "-q", *options,
+                           says=["NaN or infinite", "nibble verify names it"])
+        assert sorted(p.name for p in tmp.iterdir()) == ["m.npz"]
+
+
 def test_layout_in_the_file(tmp, nibble):
     quantize(nibble, Tiny().save(tmp / "m.npz"), tmp / "q.npz")
     data = (tmp / "q.npz").read_bytes()
