@@ -185,6 +185,14 @@ static bool check_choice(const char *what, const char *choices, const char *word
     return false;
 }
 
+/* "" would be the folder that one is in, or a file without a name. */
+static bool check_file(const char *what, const char *value, const char *word) {
+    bool names = value && (strcmp(value, "FILE") == 0 || strcmp(value, "DIR") == 0);
+    if (*word || !names) return true;
+    message("%s: '' names no %s", what, strcmp(value, "FILE") == 0 ? "file" : "folder");
+    return false;
+}
+
 bool options_number(const char *text, double low, double high, bool whole, double *value) {
     char *end;
     if (isspace((unsigned char)*text)) return false;
@@ -262,7 +270,9 @@ static bool store(const struct option *o, const char *name, const char *text, st
     mark_given(o, a);
     switch (o->kind) {
     case OPTION_FLAG: *(bool *)at = true; return true;
-    case OPTION_TEXT: *(const char **)at = text; return check_choice(name, o->value, text);
+    case OPTION_TEXT:
+        *(const char **)at = text;
+        return check_choice(name, o->value, text) && check_file(name, o->value, text);
     case OPTION_LIST:
         if (list->count == ARGS_MAX_REPEATS) {
             message("%s is given more than %d times", name, ARGS_MAX_REPEATS);

@@ -31,6 +31,13 @@ def test_missing_and_unknown_commands(tmp, nibble):
         nibble.refuses(*words, says="--help", code=2)
 
 
+def test_names_of_files_that_are_empty(tmp, nibble):
+    for words in ((*ONCE, "--prompt-cache"), ("generate", FAIRYTALE, "-f"),
+                  ("generate", FAIRYTALE, "--batch-file"), ("logits", FAIRYTALE, "--ids", "1", "-o"),
+                  ("chat", FAIRYTALE, "--save-dir")):
+        nibble.refuses(*words, "", says=[words[-1], "'' names no"], code=2)
+
+
 def test_missing_words(tmp, nibble):
     for command, words in COMMANDS.items():
         for n in range(words):
@@ -106,7 +113,6 @@ def test_unreadable_prompt_files(tmp, nibble):
     for command in ("generate", "tokenize"):
         nibble.refuses(command, FAIRYTALE, "-f", tmp / "absent", says=["absent", "No such file"])
         nibble.refuses(command, FAIRYTALE, "-f", tmp, says="directory")
-    nibble.refuses("generate", FAIRYTALE, "-f", "", says="cannot be opened")
 
 
 def test_help(tmp, nibble):
