@@ -49,8 +49,8 @@ bool config_open(struct config *c, struct span text, const char *where, struct e
     *c = (struct config){0};
     snprintf(c->where, sizeof c->where, "%s", where);
     const char *begin = (const char *)text.data, *end = NULL;
-    const char *wrong = text.size > MAX_BYTES ? "it is larger than 16 MiB"
-                                              : json_look_through(text, MAX_VALUES);
+    const char *wrong =
+        text.size > MAX_BYTES ? "it is larger than 16 MiB" : json_look_through(text, MAX_VALUES);
     if (wrong) return fail(e, STATUS_FORMAT, "%s cannot be used: %s; fetch it again", where, wrong);
     c->root = cJSON_ParseWithLengthOpts(begin, text.size, &end, false);
     while (c->root && end < begin + text.size && strchr(" \t\r\n", *end)) end++;
