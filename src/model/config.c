@@ -51,7 +51,9 @@ bool config_open(struct config *c, struct span text, const char *where, struct e
     const char *begin = (const char *)text.data, *end = NULL;
     const char *wrong =
         text.size > MAX_BYTES ? "it is larger than 16 MiB" : json_look_through(text, MAX_VALUES);
-    if (wrong) return fail(e, STATUS_FORMAT, "%s cannot be used: %s; fetch it again", where, wrong);
+    if (wrong)
+        return fail(e, STATUS_FORMAT, "%s is no JSON that can be used: %s; fetch it again", where,
+                    wrong);
     c->root = cJSON_ParseWithLengthOpts(begin, text.size, &end, false);
     while (c->root && end < begin + text.size && strchr(" \t\r\n", *end)) end++;
     if (c->root && end < begin + text.size) config_close(c); /* something follows the value */
