@@ -164,6 +164,17 @@ def test_reader_that_leaves(tmp, nibble):
         assert p.wait(timeout=60) == 0 and p.stderr.read() == b""
 
 
+def end_by_interrupts(p):
+    """The first may still meet the end of an answer, and is done with that."""
+    for _ in range(60):
+        p.send_signal(signal.SIGINT)
+        try:
+            return p.wait(timeout=1)
+        except subprocess.TimeoutExpired:
+            pass
+    raise AssertionError("it goes on")
+
+
 def test_interrupted(tmp, nibble):
     model = talker(tmp / "m.npz", endless=True)
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -179,8 +190,8 @@ def test_interrupted(tmp, nibble):
         p.stdin.write(b"x\n")
         p.stdin.flush()
         assert p.stdout.read(5) == b"fish\n"
-        p.send_signal(signal.SIGINT)  # while it waits for the next line
-        assert p.wait(timeout=60) == 130 and p.stderr.read() == b""
+        end_by_interrupts(p)  # while it waits for the next line
+        assert p.returncode == 130 and p.stderr.read() == b""
 
 
 def test_half_a_terminal(tmp, nibble):

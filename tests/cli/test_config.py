@@ -157,7 +157,7 @@ def test_what_is_no_json(tmp, nibble):
         refused(nibble, model, tmp, text, "JSON" if text else "config.json")
     for text in ("[]", "3", '"config"', "null", "true", f"[{good}]"):
         refused(nibble, model, tmp, text, "not a JSON object")
-    refused(nibble, model, tmp, b'{"a": "\xff", "model_type": "\xff"}', "model_type")
+    refused(nibble, model, tmp, b'{"a": "\xff", "model_type": "\xff"}', "not UTF-8")
     folder = model.save_folder(tmp / "f")
     (folder / "config.json").write_text("{")
     nibble.refuses("info", folder, says=str(folder / "config.json"))
