@@ -140,7 +140,7 @@ def test_where_it_cannot_be_written(tmp, nibble):
     (tmp / "file").write_text("")
     nibble.refuses("logits", FAIRYTALE, *ids, "-o", tmp / "file" / "x.npy", says="Not a directory")
     nibble.refuses("logits", FAIRYTALE, *ids, "-o", "/proc/x.npy", says="/proc/x.npy")
-    nibble.refuses("logits", FAIRYTALE, *ids, "-o", "", code=1)
+    nibble.refuses("logits", FAIRYTALE, *ids, "-o", "", code=2)
     assert [p.name for p in tmp.iterdir()] == ["file"]
 
 
