@@ -8,6 +8,7 @@ import json
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -104,6 +105,19 @@ def need(program):
 
 
 # ---- the runner
+
+def interrupt(p):
+    """Ends a Popen by SIGINT: by more than one if the first comes before or behind what it is to
+    interrupt."""
+    for _ in range(60):
+        p.send_signal(signal.SIGINT)
+        try:
+            return p.wait(timeout=1)
+        except subprocess.TimeoutExpired:
+            pass
+    p.kill()
+    raise AssertionError("it does not end")
+
 
 def run_test(name, test, given):
     """In a folder of its own; true if it passed, None if it was left out."""

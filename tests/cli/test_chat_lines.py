@@ -10,7 +10,7 @@ import subprocess
 import sys
 
 from chats import ANSWER, said, talker
-from harness import FAIRYTALE, main
+from harness import FAIRYTALE, interrupt, main
 from models import chain
 from test_chat import Terminal
 from test_chat_prompt import folder
@@ -164,17 +164,6 @@ def test_reader_that_leaves(tmp, nibble):
         assert p.wait(timeout=60) == 0 and p.stderr.read() == b""
 
 
-def end_by_interrupts(p):
-    """The first may still meet the end of an answer, and is done with that."""
-    for _ in range(60):
-        p.send_signal(signal.SIGINT)
-        try:
-            return p.wait(timeout=1)
-        except subprocess.TimeoutExpired:
-            pass
-    raise AssertionError("it goes on")
-
-
 def test_interrupted(tmp, nibble):
     model = talker(tmp / "m.npz", endless=True)
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -190,8 +179,7 @@ def test_interrupted(tmp, nibble):
         p.stdin.write(b"x\n")
         p.stdin.flush()
         assert p.stdout.read(5) == b"fish\n"
-        end_by_interrupts(p)  # while it waits for the next line
-        assert p.returncode == 130 and p.stderr.read() == b""
+        assert interrupt(p) == 130 and p.stderr.read() == b""
 
 
 def test_half_a_terminal(tmp, nibble):

@@ -33,8 +33,8 @@ def test_missing_and_unknown_commands(tmp, nibble):
 
 def test_names_of_files_that_are_empty(tmp, nibble):
     for words in ((*ONCE, "--prompt-cache"), ("generate", FAIRYTALE, "-f"),
-                  ("generate", FAIRYTALE, "--batch-file"), ("logits", FAIRYTALE, "--ids", "1", "-o"),
-                  ("chat", FAIRYTALE, "--save-dir")):
+                  ("generate", FAIRYTALE, "--batch-file"),
+                  ("logits", FAIRYTALE, "--ids", "1", "-o"), ("chat", FAIRYTALE, "--save-dir")):
         nibble.refuses(*words, "", says=[words[-1], "'' names no"], code=2)
 
 
