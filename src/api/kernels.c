@@ -129,7 +129,7 @@ enum {
     kind_of_affine_strip = AFFINE,
 };
 
-TIMING(peak_read, BYTES, READ_BYTES, READ_FLOATS, o->w, READ_BYTES)
+TIMING(peak_read, BYTES, READ_BYTES, READ_FLOATS, o->w, READ_BYTES, true)
 
 static struct work call_peak_int8(const struct operands *o) {
     return (struct work){0, (double)o->kern.peak_int8(1, 1, ROUNDS)};

@@ -43,6 +43,13 @@ static uint32_t probe_features(void) {
     return f;
 }
 
+/* Hygon's cores are AMD's. */
+static bool probe_amd(void) {
+    uint32_t most, vendor[3]; /* in the order of the text: ebx, edx, ecx */
+    if (!__get_cpuid(0, &most, &vendor[0], &vendor[2], &vendor[1])) return false;
+    return !memcmp(vendor, "AuthenticAMD", 12) || !memcmp(vendor, "HygonGenuine", 12);
+}
+
 static void probe_name(char *name, size_t size) {
     uint32_t brand[12] = {0};
     uint32_t *r = brand;
@@ -57,6 +64,10 @@ static void probe_name(char *name, size_t size) {
 #else
 static uint32_t probe_features(void) {
     return 0;
+}
+
+static bool probe_amd(void) {
+    return false;
 }
 
 static void probe_name(char *name, size_t size) {
@@ -93,6 +104,7 @@ static void count_cores(struct cpu *cpu) {
 
 void cpu_probe(struct cpu *cpu) {
     *cpu = (struct cpu){.name = "unknown", .features = probe_features()};
+    cpu->amd = probe_amd();
     probe_name(cpu->name, sizeof cpu->name);
     count_cores(cpu);
     double quota = cgroup_cpus();

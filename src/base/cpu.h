@@ -2,6 +2,7 @@
 #ifndef NIBBLE_BASE_CPU_H
 #define NIBBLE_BASE_CPU_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 /* Instruction sets that a level may need; set only when the operating system saves their registers.
@@ -22,6 +23,7 @@ enum cpu_feature {
 struct cpu {
     char name[64];
     uint32_t features; /* of enum cpu_feature */
+    bool amd;          /* of its make, as far as caches go */
     int logical;       /* processors in this process's affinity mask */
     int physical;      /* distinct cores among them */
     int quota;   /* processors that the cgroup's CPU quota allows, rounded down, at least 1; 0: no

@@ -230,7 +230,8 @@ static void clamped_swiglu(float *gate, const float *up, size_t n) {
 
 /* --- measuring -------------------------------------------------------------------------------- */
 
-static uint32_t peak_read(const void *p, size_t n) {
+static uint32_t peak_read(const void *p, size_t n, bool ahead) {
+    (void)ahead;
     const unsigned char *bytes = p;
     uint32_t sum = 0, word;
     size_t i = 0;

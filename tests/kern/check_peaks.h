@@ -43,9 +43,11 @@ static void check_peak_read(void) {
         uint32_t want = sum_bytes(now.n);
         for (int at = AT_END; at >= 0 && check_ok; at -= 13) {
             place(&peak_bytes, at, peak_data, now.n);
-            uint32_t got = now.kern.peak_read(peak_bytes.data, now.n);
-            CHECK_MSG(got == want, "%s at level %s: %08x is not %08x: n = %zu, place %d",
-                      now.kernel, now.level, got, want, now.n, at);
+            for (int ahead = 0; ahead < 2; ahead++) {
+                uint32_t got = now.kern.peak_read(peak_bytes.data, now.n, ahead);
+                CHECK_MSG(got == want, "%s at level %s: %08x is not %08x: n = %zu, place %d, %d",
+                          now.kernel, now.level, got, want, now.n, at, ahead);
+            }
         }
     }
 }
