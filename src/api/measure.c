@@ -9,7 +9,7 @@
 
 /* Tries, and how long one lasts at least; the median counts, as it does for what is compared with
  * it. One of reading takes in the whole memory, several times if that is small. */
-enum { TRIES = 5, READ_NS = 20000000, COMPUTE_NS = 10000000 };
+enum { TRIES = 5, READ_NS = 10000000, COMPUTE_NS = 10000000 };
 
 enum { LEAST_MEMORY = 1 << 20, MOST_MEMORY = 1 << 30, ROUNDS = 1 << 12 };
 

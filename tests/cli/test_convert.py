@@ -327,7 +327,8 @@ def check_stopped(tmp, number, *options, started):
     (tmp / "out").mkdir(exist_ok=True)
     (tmp / "out" / "x.npz").write_text("old")
     command = [sys.executable, SCRIPT, tmp / "m", "-o", tmp / "out" / "x.npz", *options]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    heard = lambda: signal.signal(number, signal.SIG_DFL)  # which nohup has switched off
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heard) as process:
         try:
             wait_for(started)
             process.send_signal(number)
