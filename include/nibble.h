@@ -502,7 +502,8 @@ NIBBLE_API bool nibble_write_npy(const char *path, const float *data, size_t row
 /* What the threads reach together in loops that do nothing else, the median of some tries of some
  * hundredths of a second each: the limits that a benchmark compares with. */
 typedef struct nibble_peaks {
-    double read_bytes; /* a second, each thread reading a part of the memory again and again */
+    double read_bytes; /* a second, each thread reading a part of the memory again and again, with
+                        * or without asking ahead, whichever is faster */
     double int8_ops;   /* multiply-adds a second, as the level multiplies quantized weights */
     double f32_ops;    /* multiply-adds a second */
 } nibble_peaks;

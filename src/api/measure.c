@@ -28,7 +28,7 @@ static void touch(const struct probe *p, size_t i) {
     memset(p->memory + i * p->part, (int)i + 1, p->part);
 }
 
-static void read_part(const struct probe *p, size_t i) {
+static void read_as_is(const struct probe *p, size_t i) {
     p->backend->kern.peak_read(p->memory + i * p->part, p->part, false);
 }
 
@@ -92,9 +92,9 @@ static void measure(const struct backend *b, unsigned char *memory, size_t size,
     double read = threads * (double)p.part;
     double int8 = threads * (double)b->kern.peak_int8(1, 1, ROUNDS);
     double f32 = threads * b->kern.peak_f32(1, 1, ROUNDS);
-    double plain = median_rate(&p, read_part, READ_NS);
+    double as_is = median_rate(&p, read_as_is, READ_NS);
     double ahead = median_rate(&p, read_ahead, READ_NS);
-    out->read_bytes = read * (plain > ahead ? plain : ahead);
+    out->read_bytes = read * (as_is > ahead ? as_is : ahead);
     out->int8_ops = int8 * median_rate(&p, multiply_int8, COMPUTE_NS);
     out->f32_ops = f32 * median_rate(&p, multiply_f32, COMPUTE_NS);
 }

@@ -45,7 +45,7 @@ static void check_peak_read(void) {
             place(&peak_bytes, at, peak_data, now.n);
             for (int ahead = 0; ahead < 2; ahead++) {
                 uint32_t got = now.kern.peak_read(peak_bytes.data, now.n, ahead);
-                CHECK_MSG(got == want, "%s at level %s: %08x is not %08x: n = %zu, place %d, %d",
+                CHECK_MSG(got == want, "%s at level %s: %08x is not %08x: n = %zu, place %d/%d",
                           now.kernel, now.level, got, want, now.n, at, ahead);
             }
         }
