@@ -58,6 +58,18 @@ static inline const char *scratch_text(const char *name, const char *text) {
     return scratch_write(name, text, strlen(text));
 }
 
+/* A malloc'd text: n times the same between two others. */
+static inline char *scratch_repeated(const char *before, const char *what, size_t n,
+                                     const char *after) {
+    size_t length = strlen(what), at = strlen(before);
+    char *text = malloc(at + n * length + strlen(after) + 1);
+    if (!text) exit(1);
+    memcpy(text, before, at);
+    for (size_t i = 0; i < n; i++, at += length) memcpy(text + at, what, length);
+    strcpy(text + at, after);
+    return text;
+}
+
 /* The whole file, malloc'd; NULL if there is none. */
 static inline unsigned char *scratch_read(const char *name, size_t *size) {
     FILE *f = fopen(scratch_path(name), "rb");

@@ -1,14 +1,23 @@
-/* What cJSON would let pass of a text that came from anyone. */
+/* JSON that came from anyone. */
 #ifndef NIBBLE_BASE_JSON_H
 #define NIBBLE_BASE_JSON_H
 
+#include <cjson/cJSON.h>
 #include <stddef.h>
 
+#include "base/error.h"
 #include "base/span.h"
 
-/* NULL if text is UTF-8 without a NUL, written out or as \u0000 in a string, which would end that
- * string early, and has no more values than `most`, each of which takes some 80 bytes of memory
- * once it is parsed. Else what is wrong ("it is not UTF-8"). */
-const char *json_look_through(struct span text, size_t most);
+/* How large a text may be; a value takes some 80 bytes of memory once it is parsed. */
+struct json_limits {
+    size_t bytes, values;
+};
+
+/* Parses a whole file, one object. Refused is besides what cJSON refuses what it would let pass:
+ * bytes that are not UTF-8, control characters, a NUL in a string, which would end it early, values
+ * that would take gigabytes, and a key that an object has twice, by which readers differ: to some
+ * the first counts, to others the last. NULL on failure, of which the message begins with where
+ * ("model/config.json"); cJSON_Delete is the caller's. */
+cJSON *json_parse(struct span text, struct json_limits most, const char *where, struct error *e);
 
 #endif

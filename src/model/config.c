@@ -8,63 +8,14 @@
 
 #include "base/json.h"
 
-enum { MAX_BYTES = 16 << 20, MAX_VALUES = 1 << 20 }; /* the largest in use take 1 MB */
-
-static int compare_keys(const void *a, const void *b) {
-    return strcmp(*(const char *const *)a, *(const char *const *)b);
-}
-
-/* A key that an object of those in node has twice, by which readers differ: to some the first
- * counts, to others the last. */
-static const char *find_twice(const cJSON *node, const char **keys) {
-    const char *twice = NULL;
-    const cJSON *member;
-    size_t count = 0;
-    cJSON_ArrayForEach(member, node) {
-        if (cJSON_IsObject(node)) keys[count++] = member->string;
-    }
-    if (count > 1) qsort(keys, count, sizeof *keys, compare_keys);
-    for (size_t i = 1; i < count && !twice; i++) {
-        if (strcmp(keys[i - 1], keys[i]) == 0) twice = keys[i];
-    }
-    cJSON_ArrayForEach(member, node) {
-        if (!twice) twice = find_twice(member, keys);
-    }
-    return twice;
-}
-
-static bool check_keys(const struct config *c, size_t most, struct error *e) {
-    const char **keys = calloc(most, sizeof *keys);
-    if (!keys) return fail(e, STATUS_MEMORY, "not enough memory for %s", c->where);
-    const char *twice = find_twice(c->root, keys);
-    if (twice) {
-        fail(e, STATUS_FORMAT, "%s has '%s' twice; remove the one that does not count", c->where,
-             twice);
-    }
-    free(keys);
-    return !twice;
-}
+/* The largest in use take 1 MB. */
+static const struct json_limits limits = {.bytes = 16 << 20, .values = 1 << 20};
 
 bool config_open(struct config *c, struct span text, const char *where, struct error *e) {
     *c = (struct config){0};
     snprintf(c->where, sizeof c->where, "%s", where);
-    const char *begin = (const char *)text.data, *end = NULL;
-    const char *wrong =
-        text.size > MAX_BYTES ? "it is larger than 16 MiB" : json_look_through(text, MAX_VALUES);
-    if (wrong)
-        return fail(e, STATUS_FORMAT, "%s is no JSON that can be used: %s; fetch it again", where,
-                    wrong);
-    c->root = cJSON_ParseWithLengthOpts(begin, text.size, &end, false);
-    while (c->root && end < begin + text.size && strchr(" \t\r\n", *end)) end++;
-    if (c->root && end < begin + text.size) config_close(c); /* something follows the value */
-    if (!c->root) return fail(e, STATUS_FORMAT, "%s is not valid JSON; fetch it again", where);
-    if (!cJSON_IsObject(c->root)) {
-        config_close(c);
-        return fail(e, STATUS_FORMAT, "%s is not a JSON object", where);
-    }
-    if (check_keys(c, MAX_VALUES + 1, e)) return true;
-    config_close(c);
-    return false;
+    c->root = json_parse(text, limits, where, e);
+    return c->root != NULL;
 }
 
 void config_close(struct config *c) {

@@ -1,19 +1,20 @@
 #include "store/safetensors.h"
 
-#include <cjson/cJSON.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/json.h"
 #include "base/map.h"
-#include "base/utf8.h"
 #include "store/foreign.h"
 #include "store/names.h"
 
 /* The limit on the header is the reference library's. That on its values bounds the memory that
  * cJSON takes, some 100 bytes for a value of 2: a tensor has about 9, so it allows 100,000. */
-enum { PREFIX = 8, MAX_JSON = 100000000, MAX_VALUES = 1 << 20, MAX_NAME = 1024 };
+enum { PREFIX = 8, MAX_JSON = 100000000, MAX_NAME = 1024 };
+
+static const struct json_limits limits = {.bytes = MAX_JSON, .values = 1 << 20};
 
 static const char *const type_names[DTYPE_COUNT] = {
     [DTYPE_F32] = "F32", [DTYPE_F16] = "F16", [DTYPE_BF16] = "BF16", [DTYPE_F64] = "F64",
@@ -23,44 +24,6 @@ static const char *const type_names[DTYPE_COUNT] = {
 };
 
 /* --- JSON ------------------------------------------------------------------------------------- */
-
-/* What is wrong with a text that cJSON would take; NULL if nothing is. cJSON ends strings at a NUL,
- * so that one name could pass for another, and allocates as many values as there are. */
-static const char *check_text(struct span text) {
-    const char *p = (const char *)text.data;
-    size_t values = 0;
-    bool in_string = false;
-    for (size_t i = 0, length; i < text.size; i += length) {
-        unsigned char c = text.data[i];
-        length = utf8_sequence(p + i, text.size - i);
-        if (!length) return "is not UTF-8";
-        if (c < ' ' && (in_string || !memchr("\t\n\r", c, 3))) return "has control characters";
-        if (!in_string) {
-            in_string = c == '"';
-            values += c == ',' || c == '[' || c == '{';
-        } else if (c == '"') {
-            in_string = false;
-        } else if (c == '\\') {
-            length = 2; /* an escaped quote does not end the string */
-            if (text.size - i >= 6 && memcmp(p + i, "\\u0000", 6) == 0)
-                return "has a NUL in a string";
-        }
-    }
-    return values > MAX_VALUES ? "has more values than that of any model" : NULL;
-}
-
-/* what: the text, for messages. NULL on failure. */
-static cJSON *parse_object(struct span text, const char *what, struct error *e) {
-    const char *begin = (const char *)text.data, *end = NULL, *wrong = check_text(text);
-    cJSON *json = wrong ? NULL : cJSON_ParseWithLengthOpts(begin, text.size, &end, false);
-    while (json && end < begin + text.size && memchr(" \t\n\r", *end, 4)) end++;
-    if (!wrong && (!cJSON_IsObject(json) || end < begin + text.size))
-        wrong = "is not a JSON object";
-    if (!wrong) return json;
-    cJSON_Delete(json);
-    fail(e, STATUS_FORMAT, "%s %s; the file is damaged, download it again", what, wrong);
-    return NULL;
-}
 
 /* A whole number that a double holds exactly, as cJSON's numbers are. */
 static bool read_whole(const cJSON *node, uint64_t *value) {
@@ -86,7 +49,6 @@ static const char *find_values(const cJSON *node, struct entry *entry) {
                               : strcmp(child->string, "shape") == 0        ? &entry->shape
                               : strcmp(child->string, "data_offsets") == 0 ? &entry->offsets
                                                                            : NULL;
-        if (value && *value) return "has its dtype, shape or data_offsets twice";
         if (value) *value = child;
     }
     if (!entry->dtype || !cJSON_IsString(entry->dtype)) return "has no text as its dtype";
@@ -264,16 +226,6 @@ static int by_name(const void *a, const void *b) {
     return strcmp(((const struct tensor *)a)->name, ((const struct tensor *)b)->name);
 }
 
-static bool check_names(struct safetensors *st, struct error *e) {
-    qsort(st->tensors, st->count, sizeof *st->tensors, by_name);
-    for (size_t i = 1; i < st->count; i++) {
-        if (by_name(&st->tensors[i - 1], &st->tensors[i]) != 0) continue;
-        return fail(e, STATUS_FORMAT, "%s holds %s twice; the file is damaged, download it again",
-                    st->path, st->tensors[i].name);
-    }
-    return true;
-}
-
 bool safetensors_open(struct safetensors *st, const char *path, struct error *e) {
     struct span text = {0}, data = {0};
     char what[2048];
@@ -284,10 +236,10 @@ bool safetensors_open(struct safetensors *st, const char *path, struct error *e)
     TRY(st->path || fail(e, STATUS_MEMORY, "%s: no memory for its name", path));
     TRY(cut(st, &text, &data, e));
     snprintf(what, sizeof what, "%s: the header", path);
-    TRY((header = parse_object(text, what, e)) != NULL);
+    TRY((header = json_parse(text, limits, what, e)) != NULL);
     TRY(read_tensors(st, header, data, e));
     TRY(check_layout(st, data, e));
-    TRY(check_names(st, e));
+    qsort(st->tensors, st->count, sizeof *st->tensors, by_name);
     cJSON_Delete(header);
     return true;
 fail:
@@ -351,11 +303,7 @@ bool safetensors_index_open(struct safetensors_index *index, const char *path, s
     TRY(map_open(path, &text, e));
     index->path = strdup(path);
     TRY(index->path || fail(e, STATUS_MEMORY, "%s: no memory for its name", path));
-    TRY(text.size <= MAX_JSON ||
-        fail(e, STATUS_FORMAT,
-             "%s has %zu bytes, more than the index of any model; download it again", path,
-             text.size));
-    TRY((index->json = parse_object(text, path, e)) != NULL);
+    TRY((index->json = json_parse(text, limits, path, e)) != NULL);
     TRY(read_places(index, e));
     map_close(&text);
     return true;

@@ -167,14 +167,23 @@ static bool agrees(const char *front, size_t n, size_t at, const char *text) {
     return n <= at || memcmp(front + at, text, n - at < length ? n - at : length) == 0;
 }
 
+static bool read_front(const char *path, char *front, size_t size, size_t *n, struct error *e) {
+    FILE *f = fopen(path, "rb");
+    *n = f ? fread(front, 1, size, f) : 0;
+    bool ok = f && !ferror(f);
+    if (!ok) fail(e, STATUS_FILE, "%s cannot be read: %s", path, strerror(errno));
+    if (f) fclose(f);
+    return ok;
+}
+
 bool write_may_replace(const char *path, const char *first_array, struct error *e) {
     char front[LOCAL_HEADER_BYTES + MAX_NAME];
+    size_t n = 0;
     struct stat st;
     if (stat(path, &st) != 0) return true;
-    FILE *f = S_ISREG(st.st_mode) ? fopen(path, "rb") : NULL;
-    size_t n = f ? fread(front, 1, sizeof front, f) : 0;
-    if (f) fclose(f);
-    if (f && agrees(front, n, 0, "PK\3\4") && agrees(front, n, LOCAL_HEADER_BYTES, first_array))
+    bool file = S_ISREG(st.st_mode);
+    if (file && !read_front(path, front, sizeof front, &n, e)) return false;
+    if (file && agrees(front, n, 0, "PK\3\4") && agrees(front, n, LOCAL_HEADER_BYTES, first_array))
         return true;
     return fail(e, STATUS_ARGUMENT,
                 "%s is there and is no file that may be replaced by what is to be written; name "

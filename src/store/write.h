@@ -32,7 +32,7 @@ bool write_commit(struct writer *w, struct error *e);
 
 /* For files that replace older ones of their kind: whether path is free or empty, or an archive
  * that begins with that array, by its first bytes. Anything else, named by mistake perhaps, is
- * refused with STATUS_ARGUMENT. */
+ * refused with STATUS_ARGUMENT; a file that cannot be read with STATUS_FILE. */
 bool write_may_replace(const char *path, const char *first_array, struct error *e);
 
 /* Closes w without writing; NULL is fine. */

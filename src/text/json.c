@@ -3,26 +3,8 @@
 #include <math.h>
 #include <string.h>
 
-#include "base/json.h"
-
-enum {
-    MAX_BYTES = 128 << 20, /* the largest in use take 35 MB */
-    MAX_VALUES = 8 << 20,  /* those have 2 million */
-};
-
-cJSON *json_open(struct span text, const char *where, const char *what, struct error *e) {
-    const char *end = NULL, *begin = (const char *)text.data;
-    const char *why = text.size > MAX_BYTES ? "it is larger than 128 MiB"
-                                            : json_look_through(text, MAX_VALUES);
-    cJSON *root = why ? NULL : cJSON_ParseWithLengthOpts(begin, text.size, &end, false);
-    while (root && end < begin + text.size && strchr(" \t\r\n", *end)) end++;
-    if (!why && (!root || end < begin + text.size)) why = "it is not valid JSON";
-    if (!why && !cJSON_IsObject(root)) why = "it is not a JSON object";
-    if (!why) return root;
-    cJSON_Delete(root);
-    fail(e, STATUS_FORMAT, "%s is no %s that can be used: %s; fetch it again", where, what, why);
-    return NULL;
-}
+/* The largest in use take 35 MB and have 2 million values. */
+const struct json_limits json_limits = {.bytes = 128 << 20, .values = 8 << 20};
 
 const cJSON *json_find(const cJSON *o, const char *name) {
     const cJSON *found = cJSON_IsObject(o) ? cJSON_GetObjectItemCaseSensitive(o, name) : NULL;

@@ -2,10 +2,8 @@
 #ifndef NIBBLE_TEXT_JSON_H
 #define NIBBLE_TEXT_JSON_H
 
-#include <cjson/cJSON.h>
-
 #include "base/error.h"
-#include "base/span.h"
+#include "base/json.h"
 
 /* Where messages belong. */
 struct json {
@@ -14,10 +12,8 @@ struct json {
     struct error *e;
 };
 
-/* Parses a whole file: an object in UTF-8 without NUL in a string, and not so many values that they
- * would take gigabytes. NULL on failure, which is of no `what` that can be used ("tokenizer");
- * cJSON_Delete is the caller's. */
-cJSON *json_open(struct span text, const char *where, const char *what, struct error *e);
+/* For json_parse. */
+extern const struct json_limits json_limits;
 
 /* A member of an object by its exact name; NULL if it is absent, null, or o is no object. */
 const cJSON *json_find(const cJSON *o, const char *name);

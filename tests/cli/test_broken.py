@@ -77,7 +77,7 @@ def test_other_files(tmp, nibble):
             ("text.npz", b"hello\n", "not a zip archive"), ("one.npz", b"P", "not a zip archive"),
             ("lfs.npz", b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
             ("page.npz", b"<!DOCTYPE html>", "web page"), ("m.gguf", b"GGUF\3\0\0\0", "zip"),
-            ("a.npy", npy(), "zip"), ("m.safetensors", b"\0" * 64, "not a JSON object"),
+            ("a.npy", npy(), "zip"), ("m.safetensors", b"\0" * 64, "no JSON that can be used"),
             ("tokenizer.model", TOKENIZER.read_bytes(), "zip")):
         (tmp / name).write_bytes(data)
         refused(nibble, tmp, tmp / name, [says, name])

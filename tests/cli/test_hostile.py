@@ -387,7 +387,8 @@ def test_14_a_config_all_good_but_for_one_thing(tmp, nibble):
              "'factor' twice"),
             ("a NUL in a value", config.replace('"llama"', '"llama\\u0000x"'), "NUL"),
             ("a NUL in a key", more('"rope_theta\\u0000": 5'), "NUL"),
-            ("a NUL", config + "\0", "NUL"), ("not UTF-8", more('"a": "\udcff"'), "UTF-8"),
+            ("a NUL", config + "\0", "control characters"),
+            ("not UTF-8", more('"a": "\udcff"'), "UTF-8"),
             ("17 MB of blanks", config + " " * (17 << 20), "larger than 16 MiB"),
             ("2 million values", more('"a": [' + "1," * (2 << 20) + "1]"), "values")):
         assert text != config, what

@@ -255,7 +255,7 @@ static void test_no_config(void) {
     file.config[0] = 0;
     check_refused(STATUS_MODEL, "has no config.json and no params.json");
     snprintf(file.config, sizeof file.config, "[]");
-    check_refused(STATUS_FORMAT, "model.npz (config.json) is not a JSON object");
+    check_refused(STATUS_FORMAT, "model.npz (config.json) is no JSON that can be used");
     start();
     edit_config("mistral", "gpt5");
     check_refused(STATUS_MODEL, "model_type 'gpt5' is not supported");

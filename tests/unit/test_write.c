@@ -362,6 +362,40 @@ static void test_npy(void) {
     CHECK(pthread_join(reader, &got) == 0 && got && memcmp((char *)got + 128, v, sizeof v) == 0);
 }
 
+/* --- what may be replaced ----------------------------------------------------------------------
+ */
+
+static void check_kept(const char *name, enum status status, const char *why) {
+    struct error e = {0};
+    CHECK_MSG(!write_may_replace(scratch_path(name), "layers.0", &e), "%s", name);
+    CHECK_MSG(e.status == status && strstr(e.message, why), "%s: %s", name, e.message);
+}
+
+static void test_may_replace(void) {
+    static const char *const others[] = {"text", "PK\3\5 and so on", "a note on layers.0"};
+    struct rlimit files, none;
+    struct error e = {0};
+    write_all(scratch_path("own.npz"));
+    CHECK(write_may_replace(scratch_path("own.npz"), "layers.0", &e));
+    CHECK(!write_may_replace(scratch_path("own.npz"), "cache.json", &e));
+    CHECK(write_may_replace(scratch_path("free.npz"), "layers.0", &e));
+    scratch_text("kept", "");
+    CHECK(write_may_replace(scratch_path("kept"), "layers.0", &e));
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
+        scratch_text("kept", others[i]);
+        check_kept("kept", STATUS_ARGUMENT, "no file that may be replaced");
+    }
+    CHECK(mkdir(scratch_path("replaced"), 0755) == 0);
+    check_kept("replaced", STATUS_ARGUMENT, "no file that may be replaced");
+
+    CHECK(getrlimit(RLIMIT_NOFILE, &files) == 0);
+    none = files;
+    none.rlim_cur = 3;
+    CHECK(setrlimit(RLIMIT_NOFILE, &none) == 0);
+    check_kept("own.npz", STATUS_FILE, "own.npz cannot be read: Too many open files");
+    CHECK(setrlimit(RLIMIT_NOFILE, &files) == 0);
+}
+
 int main(void) {
     scratch_open();
     check_run("write: read back", test_read_back);
@@ -374,5 +408,6 @@ int main(void) {
     check_run("write: arguments", test_arguments);
     check_run("write: sizes around 4 GiB", test_boundary);
     check_run("write: one array", test_npy);
+    check_run("write: what may be replaced", test_may_replace);
     return check_done();
 }
