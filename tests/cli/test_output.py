@@ -213,6 +213,15 @@ def test_interrupted_logits(tmp, nibble):
     assert p.returncode == 130 and err == b"" and not out.exists(), (p.returncode, err)
 
 
+def test_interrupted_before_anyone_reads(tmp, nibble):
+    """A FIFO is open when someone reads it, which may be never."""
+    os.mkfifo(tmp / "pipe")
+    with nibble.start("logits", FAIRYTALE, "--ids", "1", "-o", tmp / "pipe") as p:
+        time.sleep(0.5)
+        assert p.poll() is None and interrupt(p) == 130
+        assert b"pipe: interrupted" in p.stderr.read()
+
+
 def test_interrupted_quantize(tmp, nibble):
     (tmp / "old.npz").write_bytes(b"old")
     with nibble.start("quantize", FAIRYTALE, tmp / "old.npz", "-t", "1") as p:
