@@ -1,13 +1,17 @@
 #include "cli/sandbox.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <linux/landlock.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+
+#include "cli/message.h"
 
 /* What is read after a model is open: memory and limits (/proc, /sys), the terminal's abilities,
  * time zone and locale. /proc tells nothing of other processes that landlock would not: it keeps us
@@ -61,16 +65,19 @@ static uint64_t rights_known(int version) {
     return rights;
 }
 
-static void allow(int ruleset, const char *path, uint64_t rights) {
+/* What is not there, or may not be looked into, needs no rule. False, with errno set, if there was
+ * no descriptor for a rule. */
+static bool allow(int ruleset, const char *path, uint64_t rights) {
     struct stat st;
     int fd = open(path, O_PATH | O_CLOEXEC);
-    if (fd < 0) return;
+    if (fd < 0) return errno != EMFILE && errno != ENFILE;
     if (fstat(fd, &st) == 0) {
         if (!S_ISDIR(st.st_mode)) rights &= ON_FILES;
         struct landlock_path_beneath_attr rule = {.allowed_access = rights, .parent_fd = fd};
         syscall(SYS_landlock_add_rule, ruleset, LANDLOCK_RULE_PATH_BENEATH, &rule, 0);
     }
     close(fd);
+    return true;
 }
 
 static bool enter_landlock(const char *const *folders) {
@@ -80,9 +87,14 @@ static bool enter_landlock(const char *const *folders) {
     struct ruleset rules = {known, NET_BIND_CONNECT, SCOPE_SOCKETS_SIGNALS};
     size_t size = version >= 6 ? sizeof rules : version >= 4 ? 16 : 8;
     int ruleset = (int)syscall(SYS_landlock_create_ruleset, &rules, size, 0);
-    if (ruleset < 0) return false;
-    for (const char *const *path = readable; *path; path++) allow(ruleset, *path, READ);
-    for (; *folders; folders++) allow(ruleset, *folders, (READ | WRITE) & known);
+    if (ruleset < 0) {
+        message_note("the sandbox is without landlock: %s", strerror(errno));
+        return false;
+    }
+    bool ok = true;
+    for (; ok && *folders; folders++) ok = allow(ruleset, *folders, (READ | WRITE) & known);
+    for (const char *const *path = readable; ok && *path; path++) ok = allow(ruleset, *path, READ);
+    if (!ok) message_note("the sandbox keeps more shut than it should: %s", strerror(errno));
     bool entered = syscall(SYS_landlock_restrict_self, ruleset, 0) == 0;
     close(ruleset);
     return entered;

@@ -1,11 +1,12 @@
 #!/usr/bin/python3
 """Which commands enter the sandbox, what info says of it, and that results are the same without.
 What it refuses is tried by test_sandbox.c."""
+import resource
 import sys
 import time
 from pathlib import Path
 
-from harness import FAIRYTALE, main
+from harness import FAIRYTALE, Skip, main
 
 LONG = {  # commands that run long enough to be looked at
     "generate": ["generate", FAIRYTALE, "-p", "a", "-n", "-1", "--ignore-eos"],
@@ -57,6 +58,17 @@ def test_commands_are_confined(nibble, tmp):
         tries = 5  # a short run may end between two looks at it
         assert any(gets_confined(nibble, words, 20) for _ in range(tries)), name
         assert not gets_confined(nibble, [*words, "--no-sandbox"], 1), name
+
+
+def test_no_descriptor_is_left(nibble, tmp):
+    """What that leaves of the sandbox is said; the run goes on."""
+    if "landlock" not in line_of_info(nibble):
+        raise Skip("no landlock")
+    four = lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (4, 4))
+    done = nibble.run("generate", FAIRYTALE, "-p", "Once", "-n", "1", preexec_fn=four)
+    assert done.code == 0 and done.out, done
+    assert "note: the sandbox keeps more shut than it should: Too many open" in done.err, done
+    assert nibble("generate", FAIRYTALE, "-p", "Once", "-n", "1") == done.out
 
 
 def test_the_same_result_without(nibble, tmp):
