@@ -7,11 +7,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cli/buffer.h"
 #include "cli/generate_job.h"
 #include "cli/message.h"
 #include "cli/options.h"
 #include "cli/output.h"
 #include "cli/prompt.h"
+
+enum { MOST_BYTES = 64 << 20 }; /* of a line */
 
 /* One line of the file. */
 struct line {
@@ -226,24 +229,50 @@ static int fail_read(const char *path, const char *what) {
     return EXIT_FAILED;
 }
 
-int generate_batch(const struct args *a, const struct session *s, FILE *f) {
-    char *text = NULL;
-    const char *cache = a->prompt_cache; /* until a prompt has been computed: it is that one's */
-    size_t cap = 0, number = 0, failed = 0;
-    ssize_t size;
-    while (!message_interrupted() && !output_failed() && (size = getline(&text, &cap, f)) >= 0) {
-        number++;
-        if (strspn(text, " \t\r\n") == (size_t)size) continue;
-        failed += answer(a, s, number, text, (size_t)size, &cache) != EXIT_DONE;
+/* The next line, without its end; false where there is none, or no whole one. */
+static bool read_line(FILE *f, struct buffer *line) {
+    int c;
+    line->size = 0;
+    while ((c = getc_unlocked(f)) != EOF && c != '\n' && line->size <= MOST_BYTES) {
+        char byte = (char)c;
+        buffer_add(line, &byte, 1);
     }
-    free(text);
+    return !ferror(f) && !line->failed && line->size <= MOST_BYTES && (c == '\n' || line->size);
+}
+
+static bool is_blank(const struct buffer *line) {
+    return !line->size || strspn(line->bytes, " \t\r") == line->size;
+}
+
+/* Why no more lines were read, after printing it. */
+static int end(const struct args *a, FILE *f, const struct buffer *line, size_t number,
+               size_t failed) {
+    const char *name = from_stdin(a) ? "stdin" : a->batch_file;
     if (message_interrupted()) return message_interrupted_exit();
+    if (line->failed || line->size > MOST_BYTES) {
+        message("%s: line %zu is larger than %s; give one object a line", name, number + 1,
+                line->failed ? "memory" : "64 MiB");
+        return EXIT_FAILED;
+    }
     if (!feof(f) && !output_failed()) return fail_read(a->batch_file, "read");
     if (failed) {
-        message("%s: an error is the result of %zu line%s", from_stdin(a) ? "stdin" : a->batch_file,
-                failed, failed == 1 ? "" : "s");
+        message("%s: an error is the result of %zu line%s", name, failed, failed == 1 ? "" : "s");
     }
     return failed ? EXIT_FAILED : EXIT_DONE;
+}
+
+int generate_batch(const struct args *a, const struct session *s, FILE *f) {
+    struct buffer line = {0};
+    const char *cache = a->prompt_cache; /* until a prompt has been computed: it is that one's */
+    size_t number = 0, failed = 0;
+    while (!message_interrupted() && !output_failed() && read_line(f, &line)) {
+        number++;
+        if (is_blank(&line)) continue;
+        failed += answer(a, s, number, line.bytes, line.size, &cache) != EXIT_DONE;
+    }
+    int code = end(a, f, &line, number, failed);
+    free(line.bytes);
+    return code;
 }
 
 int generate_batch_open(const struct args *a, FILE **f) {

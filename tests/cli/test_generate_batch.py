@@ -282,6 +282,19 @@ def test_files(tmp, nibble):
         nibble.refuses("generate", FAIRYTALE, "--batch-file", path, *words, says=says, code=2)
 
 
+def test_lines_of_any_length(tmp, nibble):
+    """Blanks before an object make it as long as may be, and a byte longer; without an end too."""
+    most, line = 64 << 20, b'{"prompt":"x","n_predict":0}'
+    batch = lambda text: nibble.run("generate", FAIRYTALE, "--batch-file", "-", stdin=text)
+    blanks = b" " * (most - len(line))
+    lines = batch(blanks + line + b"\n\r\n" + line).out.splitlines()
+    assert [json.loads(text)["line"] for text in lines] == [1, 3]
+    for text in (line + b"\n " + blanks + line + b"\n", line + b"\n" + b"[" * (most + 1)):
+        done = batch(text)
+        assert done.code == 1 and json.loads(done.out)["line"] == 1, done
+        assert done.err == "nibble: stdin: line 2 is larger than 64 MiB; give one object a line\n"
+
+
 def test_a_conversation(tmp, nibble):
     """Each line is answered before the next one is there."""
     with nibble.start("generate", FAIRYTALE, "--batch-file", "-", "-n", "1",
