@@ -203,10 +203,10 @@ $(obj)/kern/select.c.o: c_flags += '$(kern_built)'
 # minutes and take most of the time; so they would in config=cover, without being optimised.
 # At -O0 gcc's own intrinsics are macros, whose masks of all ones change sign.
 # Sanitizers take loops apart that are to be unrolled, and the warning of that has no name to allow it by.
-# The address sanitizer finds what checks of each pointer would; with these a file takes minutes to compile.
+# A wrong pointer is found where it is followed; with checks of each one made a file takes minutes to compile.
 # In a release their stacks are not guarded: every array there has a fixed size that the kernel keeps
 # to whatever a file says, and the guard would be set and compared in each call.
-fewer_checks := -g1 -fno-sanitize=null,alignment,object-size,pointer-overflow
+fewer_checks := -g1 -fno-sanitize=null,object-size,pointer-overflow
 $(obj)/kern/%.c.o: isa = $(call isa_of,$<) \
     $(if $(filter release,$(config)),-fno-stack-protector) \
     $(if $(filter asan,$(config)),$(fewer_checks)) \

@@ -35,7 +35,7 @@ typedef enum nibble_status {
     NIBBLE_MEMORY,      /* not enough memory */
     NIBBLE_CONTEXT,     /* the tokens do not fit the context */
     NIBBLE_NUMERIC,     /* NaN or infinite logits */
-    NIBBLE_INTERRUPTED, /* a callback asked to stop */
+    NIBBLE_INTERRUPTED, /* a callback asked to stop, or a signal came while a FIFO was opened */
 } nibble_status;
 
 typedef struct nibble_error {

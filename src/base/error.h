@@ -16,7 +16,7 @@ enum status {
     STATUS_MEMORY,      /* not enough memory, with what was needed */
     STATUS_CONTEXT,     /* the tokens do not fit the context */
     STATUS_NUMERIC,     /* NaN or infinite logits */
-    STATUS_INTERRUPTED, /* the caller's callback, or a signal, asked to stop */
+    STATUS_INTERRUPTED, /* a callback asked to stop, or a signal came while a FIFO was opened */
 };
 
 struct error {

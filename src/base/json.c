@@ -70,7 +70,6 @@ static bool refuse(const char *where, const char *why, struct error *e) {
 }
 
 static bool check_keys(const cJSON *root, const char *where, struct error *e) {
-    char why[128];
     size_t most = most_members(root);
     if (most < 2) return true;
     const char **keys = calloc(most, sizeof *keys);
@@ -78,15 +77,15 @@ static bool check_keys(const cJSON *root, const char *where, struct error *e) {
     const char *twice = find_twice(root, keys);
     free(keys);
     if (!twice) return true;
-    snprintf(why, sizeof why, "it has '%.80s' twice", twice);
-    return refuse(where, why, e);
+    return fail(e, STATUS_FORMAT, "%s has '%.80s' twice; remove the one that does not count", where,
+                twice);
 }
 
-cJSON *json_parse(struct span text, struct json_limits most, const char *where, struct error *e) {
+cJSON *json_parse(struct span text, struct json_limits limits, const char *where, struct error *e) {
     char large[64];
     const char *begin = (const char *)text.data, *end = NULL, *why = large;
-    snprintf(large, sizeof large, "it is larger than %zu MiB", most.bytes >> 20);
-    if (text.size <= most.bytes) why = check_text(text, most.values);
+    snprintf(large, sizeof large, "it is larger than %zu MiB", limits.bytes >> 20);
+    if (text.size <= limits.bytes) why = check_text(text, limits.values);
     cJSON *root = why ? NULL : cJSON_ParseWithLengthOpts(begin, text.size, &end, false);
     while (root && end < begin + text.size && strchr(" \t\r\n", *end)) end++;
     if (!why && (!root || end < begin + text.size)) why = "it is not valid JSON";

@@ -8,7 +8,7 @@
 #include "base/error.h"
 #include "base/span.h"
 
-/* How large a text may be; a value takes some 80 bytes of memory once it is parsed. */
+/* How large a text may be; a value takes 70 to 100 bytes of memory once it is parsed. */
 struct json_limits {
     size_t bytes, values;
 };
@@ -18,6 +18,6 @@ struct json_limits {
  * that would take gigabytes, and a key that an object has twice, by which readers differ: to some
  * the first counts, to others the last. NULL on failure, of which the message begins with where
  * ("model/config.json"); cJSON_Delete is the caller's. */
-cJSON *json_parse(struct span text, struct json_limits most, const char *where, struct error *e);
+cJSON *json_parse(struct span text, struct json_limits limits, const char *where, struct error *e);
 
 #endif

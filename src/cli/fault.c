@@ -1,6 +1,7 @@
 #include "cli/fault.h"
 
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <unistd.h>
 
@@ -10,12 +11,14 @@
 static char sentence[4400];
 static size_t length;
 static const nibble_model *model;
+static atomic_flag told = ATOMIC_FLAG_INIT; /* threads may fault at once */
 
 static void on_fault(int number, siginfo_t *info, void *context) {
     (void)context;
     bool ours = info->si_code == BUS_ADRERR && length &&
                 (!model || nibble_model_holds(model, info->si_addr));
     if (ours) {
+        while (atomic_flag_test_and_set(&told)) pause(); /* until the thread that was first exits */
         ssize_t written = write(STDERR_FILENO, sentence, length);
         (void)written; /* there is no one else to tell */
         _exit(EXIT_FAILED);

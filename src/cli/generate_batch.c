@@ -231,9 +231,10 @@ static int fail_read(const char *path, const char *what) {
 
 /* The next line, without its end; false where there is none, or no whole one. */
 static bool read_line(FILE *f, struct buffer *line) {
-    int c;
+    int c = EOF;
     line->size = 0;
-    while ((c = getc_unlocked(f)) != EOF && c != '\n' && line->size <= MOST_BYTES) {
+    while (!line->failed && line->size <= MOST_BYTES && (c = getc_unlocked(f)) != EOF &&
+           c != '\n') {
         char byte = (char)c;
         buffer_add(line, &byte, 1);
     }
@@ -250,11 +251,11 @@ static int end(const struct args *a, FILE *f, const struct buffer *line, size_t 
     const char *name = from_stdin(a) ? "stdin" : a->batch_file;
     if (message_interrupted()) return message_interrupted_exit();
     if (line->failed || line->size > MOST_BYTES) {
-        message("%s: line %zu is larger than %s; give one object a line", name, number + 1,
-                line->failed ? "memory" : "64 MiB");
+        message("%s: line %zu is larger than %d MiB or memory; give one object a line", name,
+                number + 1, MOST_BYTES >> 20);
         return EXIT_FAILED;
     }
-    if (!feof(f) && !output_failed()) return fail_read(a->batch_file, "read");
+    if (!feof(f) && !output_failed()) return fail_read(name, "read");
     if (failed) {
         message("%s: an error is the result of %zu line%s", name, failed, failed == 1 ? "" : "s");
     }

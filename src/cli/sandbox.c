@@ -65,19 +65,22 @@ static uint64_t rights_known(int version) {
     return rights;
 }
 
-/* What is not there, or may not be looked into, needs no rule. False, with errno set, if there was
- * no descriptor for a rule. */
+/* What is not there, or may not be looked into, needs no rule. False, with errno set, if there can
+ * be none, as where no descriptor is left. */
 static bool allow(int ruleset, const char *path, uint64_t rights) {
     struct stat st;
     int fd = open(path, O_PATH | O_CLOEXEC);
     if (fd < 0) return errno != EMFILE && errno != ENFILE;
-    if (fstat(fd, &st) == 0) {
+    bool ok = fstat(fd, &st) == 0;
+    if (ok) {
         if (!S_ISDIR(st.st_mode)) rights &= ON_FILES;
         struct landlock_path_beneath_attr rule = {.allowed_access = rights, .parent_fd = fd};
-        syscall(SYS_landlock_add_rule, ruleset, LANDLOCK_RULE_PATH_BENEATH, &rule, 0);
+        ok = syscall(SYS_landlock_add_rule, ruleset, LANDLOCK_RULE_PATH_BENEATH, &rule, 0) == 0;
     }
+    int why = errno;
     close(fd);
-    return true;
+    errno = why;
+    return ok;
 }
 
 static bool enter_landlock(const char *const *folders) {
@@ -96,6 +99,7 @@ static bool enter_landlock(const char *const *folders) {
     for (const char *const *path = readable; ok && *path; path++) ok = allow(ruleset, *path, READ);
     if (!ok) message_note("the sandbox keeps more shut than it should: %s", strerror(errno));
     bool entered = syscall(SYS_landlock_restrict_self, ruleset, 0) == 0;
+    if (!entered) message_note("the sandbox is without landlock: %s", strerror(errno));
     close(ruleset);
     return entered;
 }

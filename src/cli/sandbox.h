@@ -18,10 +18,9 @@
 enum { SANDBOX_SECCOMP = 1, SANDBOX_LANDLOCK = 2 };
 
 /* Enters for good. folders ends with NULL: beneath them files may be read, written, made, renamed
- * and removed; one that cannot be opened is left out. Where the process has no descriptor left, a
- * note says what that leaves. With folders but without landlock nothing
- * keeps writing to them: then files may be written anywhere, all else holds. Returns the means that
- * took hold. */
+ * and removed; one that cannot be opened is left out. Where a rule fails, as without a descriptor
+ * left, a note says what that leaves. With folders but without landlock nothing keeps writing to
+ * them: then files may be written anywhere, all else holds. Returns the means that took hold. */
 int sandbox_enter(const char *const *folders);
 
 /* A line for people: the means that this kernel has, or why there are none. */

@@ -10,8 +10,8 @@
 #include "store/foreign.h"
 #include "store/names.h"
 
-/* The limit on the header is the reference library's. That on its values bounds the memory that
- * cJSON takes, some 100 bytes for a value of 2: a tensor has about 9, so it allows 100,000. */
+/* The limit on the header is the reference library's. A tensor has about 9 values: 100,000 tensors
+ * are allowed. */
 enum { PREFIX = 8, MAX_JSON = 100000000, MAX_NAME = 1024 };
 
 static const struct json_limits limits = {.bytes = MAX_JSON, .values = 1 << 20};
@@ -23,7 +23,7 @@ static const char *const type_names[DTYPE_COUNT] = {
     [DTYPE_I64] = "I64",
 };
 
-/* --- JSON ------------------------------------------------------------------------------------- */
+/* --- numbers ---------------------------------------------------------------------------------- */
 
 /* A whole number that a double holds exactly, as cJSON's numbers are. */
 static bool read_whole(const cJSON *node, uint64_t *value) {

@@ -30,9 +30,9 @@ struct safetensors {
 /* Refuses, by name, what the format's own library refuses: a header over 100 MB or longer than the
  * file, or that is not UTF-8 or JSON of the right kind; offsets outside the file, tensors that
  * overlap, bytes that no tensor has; a size that contradicts shape and type. And besides: types
- * that are no enum dtype, more than NPY_MAX_DIMS dimensions, names twice, empty, beyond 1024 bytes
- * or with control characters, a header of over a million values. On failure nothing is left open.
- */
+ * that are no enum dtype, more than NPY_MAX_DIMS dimensions, keys twice, names that are empty,
+ * beyond 1024 bytes or with control characters, a header of over a million values. On failure
+ * nothing is left open. */
 bool safetensors_open(struct safetensors *st, const char *path, struct error *e);
 void safetensors_close(struct safetensors *st); /* all zero is fine */
 

@@ -42,7 +42,7 @@ static bool fail_memory(const char *path, struct error *e) {
     return fail(e, STATUS_MEMORY, "%s: no memory to write it", path);
 }
 
-/* A signal interrupts only what may wait for ever: opening a FIFO, and writing into it. */
+/* Only opening a FIFO is interrupted by a signal: nobody may ever read it. */
 static bool fail_write(const char *path, int error_number, struct error *e) {
     if (error_number == EINTR) return fail(e, STATUS_INTERRUPTED, "%s: interrupted", path);
     return fail(e, STATUS_FILE, "%s cannot be written: %s", path, strerror(error_number));
@@ -308,6 +308,7 @@ void write_discard(struct writer *w) {
 static bool write_all(int fd, struct span bytes) {
     while (bytes.size) {
         ssize_t n = write(fd, bytes.data, bytes.size);
+        if (n < 0 && errno == EINTR) continue;
         if (n < 0) return false;
         bytes.data += n;
         bytes.size -= (size_t)n;

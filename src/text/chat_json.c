@@ -130,7 +130,7 @@ static bool read_version(const struct json *in, const cJSON *root) {
 
 bool chat_json_open(struct chat *c, struct span file, const char *where, struct error *e) {
     const struct json in = {where, "chat template", e}, trim = {where, "trimming", e};
-    cJSON *root = json_parse(file, json_limits, where, e);
+    cJSON *root = json_parse(file, json_sizes, where, e);
     *c = (struct chat){.name = "of the model", .owned = root};
     if (!root) return false;
     if (read_version(&in, root) &&

@@ -91,7 +91,7 @@ static bool read_list(struct extra *x, const cJSON *list, int limit, const struc
 
 bool extra_read(struct extra *x, const struct extra_source *source, int limit, struct error *e) {
     const struct json in = {source->where, "list of added tokens", e};
-    cJSON *root = json_parse(source->file, json_limits, source->where, e);
+    cJSON *root = json_parse(source->file, json_sizes, source->where, e);
     bool ok = false;
     if (!root) return false;
     switch (source->form) {

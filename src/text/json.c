@@ -4,7 +4,7 @@
 #include <string.h>
 
 /* The largest in use take 35 MB and have 2 million values. */
-const struct json_limits json_limits = {.bytes = 128 << 20, .values = 8 << 20};
+const struct json_limits json_sizes = {.bytes = 128 << 20, .values = 8 << 20};
 
 const cJSON *json_find(const cJSON *o, const char *name) {
     const cJSON *found = cJSON_IsObject(o) ? cJSON_GetObjectItemCaseSensitive(o, name) : NULL;

@@ -12,8 +12,8 @@ struct json {
     struct error *e;
 };
 
-/* For json_parse. */
-extern const struct json_limits json_limits;
+/* Of tokenizers, lists of added tokens and chat templates. */
+extern const struct json_limits json_sizes;
 
 /* A member of an object by its exact name; NULL if it is absent, null, or o is no object. */
 const cJSON *json_find(const cJSON *o, const char *name);

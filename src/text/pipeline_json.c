@@ -213,7 +213,7 @@ static bool read_file(struct pipeline *p, const cJSON *root, struct pipeline_tok
 bool pipeline_json_open(struct pipeline *p, struct span file, const char *where, struct error *e) {
     struct pipeline_token *tokens = NULL;
     *p = (struct pipeline){0};
-    cJSON *root = json_parse(file, json_limits, where, e);
+    cJSON *root = json_parse(file, json_sizes, where, e);
     if (!root) return false;
     bool ok = read_file(p, root, &tokens, where, e);
     free(tokens);

@@ -194,6 +194,8 @@ def test_contexts_beyond_memory(tmp, nibble):
     model = Tiny(heads=64, kv_heads=64, head_dim=512, layers=1)
     path = model.save(tmp / "m.npz", "<f2")
     nibble.refuses("generate", path, "-p", "x", "-c", 1 << 26, says=["--ctx-size", "MB"])
+    if nibble.path.parent.name == "tsan":  # which fills four times the memory that is mapped
+        return
     model = Tiny(context=1 << 26)
     got = nibble.json("generate", model.save(tmp / "m.npz"), "-p", "x", "-n", "1")
     assert got["versions"]["context"] <= 1 << 26

@@ -292,7 +292,7 @@ def test_lines_of_any_length(tmp, nibble):
     for text in (line + b"\n " + blanks + line + b"\n", line + b"\n" + b"[" * (most + 1)):
         done = batch(text)
         assert done.code == 1 and json.loads(done.out)["line"] == 1, done
-        assert done.err == "nibble: stdin: line 2 is larger than 64 MiB; give one object a line\n"
+        assert done.err.startswith("nibble: stdin: line 2 is larger than 64 MiB"), done
 
 
 def test_a_conversation(tmp, nibble):

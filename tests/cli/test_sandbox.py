@@ -62,7 +62,7 @@ def test_commands_are_confined(nibble, tmp):
 
 def test_no_descriptor_is_left(nibble, tmp):
     """What that leaves of the sandbox is said; the run goes on."""
-    if "landlock" not in line_of_info(nibble):
+    if "landlock (" not in line_of_info(nibble):
         raise Skip("no landlock")
     four = lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (4, 4))
     done = nibble.run("generate", FAIRYTALE, "-p", "Once", "-n", "1", preexec_fn=four)

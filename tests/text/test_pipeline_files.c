@@ -112,7 +112,7 @@ static void test_limits(void) {
 
 static void test_wrong_vocabularies(void) {
     CHECK_WRONG("is there twice", .vocab = "{`a`:0,`b`:0}");
-    CHECK_WRONG("it has 'a' twice", .vocab = "{`a`:0,`a`:1}");
+    CHECK_WRONG("has 'a' twice", .vocab = "{`a`:0,`a`:1}");
     CHECK_WRONG("whole number", .vocab = "{`a`:-1}");
     CHECK_WRONG("whole number", .vocab = "{`a`:0.5}");
     CHECK_WRONG("whole number", .vocab = "{`a`:4194304}");

@@ -20,7 +20,7 @@ static void check_bytes(const char *text, size_t size, const char *why) {
     CHECK_MSG(!root == !!why, "%.60s: %s", text, e.message);
     if (why) {
         CHECK_MSG(e.status == STATUS_FORMAT && strstr(e.message, why) &&
-                      strncmp(e.message, "f.json is no JSON that can be used: it ", 39) == 0,
+                      strncmp(e.message, "f.json ", 7) == 0,
                   "%.60s: %s", text, e.message);
     }
     cJSON_Delete(root);
@@ -63,10 +63,10 @@ static void test_characters(void) {
 }
 
 static void test_twice(void) {
-    check_text("{\"a\":1,\"a\":1}", "it has 'a' twice");
-    check_text("{\"a\":1,\"\\u0061\":2}", "it has 'a' twice");
-    check_text("{\"b\":[[{\"c\":1,\"d\":2,\"c\":3}]]}", "it has 'c' twice");
-    check_text("{\"\":1,\"\":2}", "it has '' twice");
+    check_text("{\"a\":1,\"a\":1}", "f.json has 'a' twice");
+    check_text("{\"a\":1,\"\\u0061\":2}", "f.json has 'a' twice");
+    check_text("{\"b\":[[{\"c\":1,\"d\":2,\"c\":3}]]}", "f.json has 'c' twice");
+    check_text("{\"\":1,\"\":2}", "f.json has '' twice");
     check_text("{\"a\":{\"a\":{\"a\":1}},\"A\":[{\"a\":1},{\"a\":2}]}", NULL);
     char text[1200] = "{\"";
     memset(text + 2, 'k', 500);

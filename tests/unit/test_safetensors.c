@@ -244,11 +244,11 @@ static void test_layout(void) {
     check_header("{}", 3, "3 bytes behind its last tensor");
     check_header("{\"__metadata__\":{}}", 1, "1 bytes behind its last tensor");
     check_header("{" BYTES("x", "0", "4", "4") "," BYTES("x", "4", "8", "4") "}", 8,
-                 "it has 'x' twice");
+                 "has 'x' twice");
     check_header("{" BYTES("x", "0", "0", "0") "," BYTES("x", "0", "0", "0") "}", 0,
-                 "it has 'x' twice");
+                 "has 'x' twice");
     check_header("{" BYTES("x", "0", "4", "4") "," BYTES("\\u0078", "4", "8", "4") "}", 8,
-                 "it has 'x' twice");
+                 "has 'x' twice");
 }
 
 static void test_names(void) {

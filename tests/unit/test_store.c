@@ -349,7 +349,7 @@ static void test_safetensors_refused(void) {
     check_refused(scratch_path("d9"), STATUS_MODEL, "d9 holds no arrays; a model is");
     check_refused(scratch_path("d9/model.safetensors"), STATUS_MODEL, "holds no arrays; a model");
     check_refused(scratch_path("da"), STATUS_FORMAT, "da/model.safetensors is a git-lfs pointer");
-    check_refused(scratch_path("db"), STATUS_FORMAT, "db/model.safetensors.index.json is not a");
+    check_refused(scratch_path("db"), STATUS_FORMAT, "db/model.safetensors.index.json is no JSON");
     check_refused(scratch_path("dc"), STATUS_FILE, "dc/model.safetensors cannot be opened");
     check_refused(scratch_path("dd"), STATUS_MODEL, "dd holds no arrays");
 
