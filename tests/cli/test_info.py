@@ -102,6 +102,8 @@ def test_plan(tmp, nibble):
     text = nibble("info", path).decode()
     assert "the whole context of 1000 tokens fits" in text, text
     assert " MB for batches of 512 tokens" in text.split("scratch")[1].split("\n")[0], text
+    if nibble.path.parent.name == "tsan":  # which fills four times the memory that is mapped
+        return
     config = {**Tiny().config, "max_position_embeddings": 1 << 26}
     Tiny().save(tmp / "long.npz", config=config)
     got = nibble.json("info", tmp / "long.npz")["memory_bytes"]
