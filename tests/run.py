@@ -30,7 +30,7 @@ SANITIZERS = {
                     "allocator_may_return_null=1:halt_on_error=1",
     "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
     "TSAN_OPTIONS": "halt_on_error=1:second_deadlock_stack=1:"
-                    f"suppressions={Path(__file__).resolve().parent}/tsan.supp",
+                    f"suppressions={ROOT}/tests/tsan.supp",
 }
 
 

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "cli/chat.h"
+#include "cli/input.h"
 #include "cli/message.h"
 #include "cli/output.h"
 
@@ -94,9 +95,9 @@ static bool read_messages(struct chat_talk *t, const cJSON *root, const char *na
 static bool check_text(const struct buffer *text, const char *name) {
     for (size_t i = 0, n; i < text->size; i += n) {
         n = nibble_utf8_sequence(text->bytes + i, text->size - i);
-        if (!n || !text->bytes[i]) return refuse(name, "it is not UTF-8 text");
+        if (!n) return refuse(name, "it is not UTF-8 text");
     }
-    return !text->bytes || !strstr(text->bytes, "\\u0000") || refuse(name, "it holds a NUL");
+    return !input_json_nul(text->bytes, text->size) || refuse(name, "it holds a NUL");
 }
 
 static bool read_talk(const struct chat *c, const char *name, struct chat_talk *t) {

@@ -9,6 +9,7 @@
 
 #include "cli/buffer.h"
 #include "cli/generate_job.h"
+#include "cli/input.h"
 #include "cli/message.h"
 #include "cli/options.h"
 #include "cli/output.h"
@@ -139,20 +140,10 @@ static int read_pair(struct line *l, const cJSON *pair) {
 
 /* --- a line ----------------------------------------------------------------------------------- */
 
-/* A NUL would end a string early in cJSON's hands. */
-static bool has_nul(const char *text, size_t size) {
-    for (size_t i = 0; i < size; i++) {
-        if (text[i] == 0) return true;
-        if (text[i] != '\\') continue;
-        if (size - i > 5 && strncmp(text + i + 1, "u0000", 5) == 0) return true;
-        i++;
-    }
-    return false;
-}
-
 static int parse(struct line *l, const char *text, size_t size) {
     const char *end = text;
-    if (has_nul(text, size)) return refuse("the line holds a NUL; give such a prompt as ids");
+    if (input_json_nul(text, size))
+        return refuse("the line holds a NUL; give such a prompt as ids");
     l->json = cJSON_ParseWithLengthOpts(text, size, &end, false);
     size_t at = (size_t)(end - text);
     if (l->json) at += strspn(end, " \t\r\n");

@@ -162,6 +162,16 @@ static int given_ids(const struct args *a, const nibble_model *m, nibble_ids *id
     return code;
 }
 
+bool input_json_nul(const char *text, size_t size) {
+    for (size_t i = 0; i < size; i++) {
+        if (text[i] == 0) return true;
+        if (text[i] != '\\') continue;
+        if (size - i > 5 && memcmp(text + i + 1, "u0000", 5) == 0) return true;
+        i++; /* of two backslashes the second begins nothing */
+    }
+    return false;
+}
+
 int input_check_size(const struct args *a, const nibble_model *m, size_t bytes) {
     const nibble_tokenizer *t = nibble_model_tokenizer(m);
     nibble_model_info info;

@@ -16,6 +16,10 @@ struct input_text {
  * code after printing why. */
 int input_read(const struct args *a, bool drop_newline, struct input_text *text);
 
+/* Whether a text of JSON has a NUL, also as \u0000 in a string, which cJSON would let pass and end
+ * the string early. */
+bool input_json_nul(const char *text, size_t size);
+
 /* Ids separated by spaces or commas. The same returns. */
 int input_ids(const char *text, nibble_ids *ids);
 

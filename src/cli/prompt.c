@@ -142,18 +142,13 @@ int prompt_wrap_list(const struct args *a, const struct session *s, const char *
 /* --- the options -------------------------------------------------------------------------------
  */
 
-/* What cJSON would let pass, and would end a text early. */
-static bool holds_nul(const struct input_text *text) {
-    return memchr(text->bytes, 0, text->size) || strstr(text->bytes, "\\u0000");
-}
-
 static int read_list(const struct args *a, const struct session *s, struct input_text *text,
                      nibble_ids *ids) {
     struct args from = {.file = a->messages};
     struct input_text file = {0};
     int code = input_read(&from, false, &file);
     if (code != EXIT_DONE) return code;
-    bool nul = holds_nul(&file);
+    bool nul = input_json_nul(file.bytes, file.size);
     cJSON *list = nul ? NULL : cJSON_ParseWithLength(file.bytes, file.size);
     code = nul ? fail_list(a->messages, "it holds a NUL")
                : prompt_wrap_list(a, s, a->messages, list, text, ids);

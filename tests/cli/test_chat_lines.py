@@ -272,7 +272,7 @@ def test_files_that_are_no_conversations(tmp, nibble):
     }
     for name, data in broken.items():
         (tmp / name).write_bytes(data)
-    (tmp / "good").write_text(json.dumps(good))
+    (tmp / "good").write_text(json.dumps(conversation(r"no NUL: \u0000", "b")))
     with Terminal(nibble, talker(tmp / "m.npz"), *ZEPHYR, "--save-dir", tmp) as t:
         t.ready()
         t.say("before", ANSWER)

@@ -61,6 +61,9 @@ def test_messages(tmp, nibble):
     (tmp / "talk.json").write_text(json.dumps(talk[:2]))
     closed = shown(nibble, model, "--messages", tmp / "talk.json")
     assert got["ids"][:len(closed["ids"])] == closed["ids"], "a beginning"
+    talk = [{"role": "user", "content": r"\u0000"}]  # a backslash, and what is no NUL
+    assert r"Q: \u0000" in shown(nibble, model, "--messages", "-",
+                                 stdin=json.dumps(talk).encode())["text"]
     for text, says in ((b"{}", "no list"), (b"[", "no list"), (b"[1]", "no role"), (b"", "no list"),
                        (b'[{"role": "user"}]', "no role"), (b'[{"content": "x"}]', "no role"),
                        (b'[{"role": "user", "content": "\\u0000"}]', "NUL")):
