@@ -66,7 +66,7 @@ static inline char *scratch_repeated(const char *before, const char *what, size_
     if (!text) exit(1);
     memcpy(text, before, at);
     for (size_t i = 0; i < n; i++, at += length) memcpy(text + at, what, length);
-    strcpy(text + at, after);
+    memcpy(text + at, after, strlen(after) + 1);
     return text;
 }
 

@@ -68,12 +68,13 @@ static void test_twice(void) {
     check_text("{\"b\":[[{\"c\":1,\"d\":2,\"c\":3}]]}", "f.json has 'c' twice");
     check_text("{\"\":1,\"\":2}", "f.json has '' twice");
     check_text("{\"a\":{\"a\":{\"a\":1}},\"A\":[{\"a\":1},{\"a\":2}]}", NULL);
-    char text[1200] = "{\"";
-    memset(text + 2, 'k', 500);
-    strcpy(text + 502, "\":1,\"");
-    memset(text + 507, 'k', 500);
-    strcpy(text + 1007, "\":2}");
-    check_text(text, "kkk' twice");
+    char *key = scratch_repeated("{\"", "k", 500, "\":"),
+         *text = scratch_repeated(key, "1,", 1, key + 1);
+    char *whole = scratch_repeated(text, "2", 1, "}");
+    check_text(whole, "kkk' twice");
+    free(key);
+    free(text);
+    free(whole);
 }
 
 static void check_repeated(const char *before, const char *what, size_t n, const char *after,
