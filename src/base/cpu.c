@@ -43,11 +43,12 @@ static uint32_t probe_features(void) {
     return f;
 }
 
-/* Hygon's cores are AMD's. */
-static bool probe_amd(void) {
-    uint32_t most, vendor[3]; /* in the order of the text: ebx, edx, ecx */
-    if (!__get_cpuid(0, &most, &vendor[0], &vendor[2], &vendor[1])) return false;
-    return !memcmp(vendor, "AuthenticAMD", 12) || !memcmp(vendor, "HygonGenuine", 12);
+/* The family is the sum of two fields (AMD's manual, volume 3, CPUID function 1). */
+static bool probe_zen5(void) {
+    uint32_t a, b, c, d, vendor[3]; /* in the order of the text: ebx, edx, ecx */
+    if (!__get_cpuid(0, &a, &vendor[0], &vendor[2], &vendor[1])) return false;
+    if (memcmp(vendor, "AuthenticAMD", 12) != 0 || !__get_cpuid(1, &a, &b, &c, &d)) return false;
+    return (a >> 8 & 0xf) + (a >> 20 & 0xff) >= 0x1a;
 }
 
 static void probe_name(char *name, size_t size) {
@@ -66,7 +67,7 @@ static uint32_t probe_features(void) {
     return 0;
 }
 
-static bool probe_amd(void) {
+static bool probe_zen5(void) {
     return false;
 }
 
@@ -104,7 +105,7 @@ static void count_cores(struct cpu *cpu) {
 
 void cpu_probe(struct cpu *cpu) {
     *cpu = (struct cpu){.name = "unknown", .features = probe_features()};
-    cpu->amd = probe_amd();
+    cpu->zen5 = probe_zen5();
     probe_name(cpu->name, sizeof cpu->name);
     count_cores(cpu);
     double quota = cgroup_cpus();

@@ -23,7 +23,7 @@ enum cpu_feature {
 struct cpu {
     char name[64];
     uint32_t features; /* of enum cpu_feature */
-    bool amd;          /* of its make, as far as caches go */
+    bool zen5;         /* of that family of AMD's or a later one, as far as caches go */
     int logical;       /* processors in this process's affinity mask */
     int physical;      /* distinct cores among them */
     int quota;   /* processors that the cgroup's CPU quota allows, rounded down, at least 1; 0: no

@@ -22,9 +22,9 @@ static const struct {
 #undef LEVEL
 };
 
-/* Intel's cores read fastest when lines are asked for twice, for their second cache waits for more
- * of them than the first, AMD's when once: some percent either way (Sapphire Rapids, Zen 5). There
- * "far" is so near that the line has come already. */
+/* Intel's cores and those of Zen 4 read fastest when lines are asked for twice, for their second
+ * cache waits for more of them than the first, Zen 5's when once (Sapphire Rapids, Zen 4, Zen 5).
+ * There "far" is so near that the line has come already. */
 static const struct stream asked_twice = {.far = 3072, .near = 768};
 static const struct stream asked_once = {.far = 64, .near = 2048};
 
@@ -82,7 +82,7 @@ bool kern_select_for(uint32_t features, struct kern *kern, const char *ceiling, 
 bool kern_select(struct kern *kern, const char *ceiling, const char **chosen, struct error *e) {
     struct cpu cpu;
     cpu_probe(&cpu);
-    atomic_store(&kern_stream, cpu.amd ? &asked_once : &asked_twice);
+    atomic_store(&kern_stream, cpu.zen5 ? &asked_once : &asked_twice);
     return kern_select_for(cpu.features, kern, ceiling, chosen, e);
 }
 

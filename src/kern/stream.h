@@ -23,4 +23,10 @@ static inline void stream_ahead(const unsigned char *p, struct stream s) {
     __builtin_prefetch(p + s.near);
 }
 
+/* For the beginning of a stream of n bytes, which that leaves out. */
+static inline void stream_begin(const unsigned char *p, size_t n, struct stream s) {
+    size_t lead = s.far > s.near ? s.far : s.near;
+    for (size_t i = 0; i < lead && i < n; i += 64) __builtin_prefetch(p + i, 0, 2);
+}
+
 #endif
