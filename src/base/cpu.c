@@ -44,11 +44,11 @@ static uint32_t probe_features(void) {
 }
 
 /* The family is the sum of two fields (AMD's manual, volume 3, CPUID function 1). */
-static bool probe_zen5(void) {
+static uint32_t probe_amd_family(void) {
     uint32_t a, b, c, d, vendor[3]; /* in the order of the text: ebx, edx, ecx */
-    if (!__get_cpuid(0, &a, &vendor[0], &vendor[2], &vendor[1])) return false;
-    if (memcmp(vendor, "AuthenticAMD", 12) != 0 || !__get_cpuid(1, &a, &b, &c, &d)) return false;
-    return (a >> 8 & 0xf) + (a >> 20 & 0xff) >= 0x1a;
+    if (!__get_cpuid(0, &a, &vendor[0], &vendor[2], &vendor[1])) return 0;
+    if (memcmp(vendor, "AuthenticAMD", 12) != 0 || !__get_cpuid(1, &a, &b, &c, &d)) return 0;
+    return (a >> 8 & 0xf) + (a >> 20 & 0xff);
 }
 
 static void probe_name(char *name, size_t size) {
@@ -67,8 +67,8 @@ static uint32_t probe_features(void) {
     return 0;
 }
 
-static bool probe_zen5(void) {
-    return false;
+static uint32_t probe_amd_family(void) {
+    return 0;
 }
 
 static void probe_name(char *name, size_t size) {
@@ -105,7 +105,7 @@ static void count_cores(struct cpu *cpu) {
 
 void cpu_probe(struct cpu *cpu) {
     *cpu = (struct cpu){.name = "unknown", .features = probe_features()};
-    cpu->zen5 = probe_zen5();
+    cpu->amd_family = probe_amd_family();
     probe_name(cpu->name, sizeof cpu->name);
     count_cores(cpu);
     double quota = cgroup_cpus();

@@ -22,10 +22,10 @@ enum cpu_feature {
 
 struct cpu {
     char name[64];
-    uint32_t features; /* of enum cpu_feature */
-    bool zen5;         /* of that family of AMD's or a later one, as far as caches go */
-    int logical;       /* processors in this process's affinity mask */
-    int physical;      /* distinct cores among them */
+    uint32_t features;   /* of enum cpu_feature */
+    uint32_t amd_family; /* 0x19: Zen 3 and 4, 0x1a: Zen 5; 0: not AMD's */
+    int logical;         /* processors in this process's affinity mask */
+    int physical;        /* distinct cores among them */
     int quota;   /* processors that the cgroup's CPU quota allows, rounded down, at least 1; 0: no
                     quota */
     int threads; /* the default thread count: the least of physical and quota */

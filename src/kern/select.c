@@ -22,13 +22,20 @@ static const struct {
 #undef LEVEL
 };
 
-/* Intel's cores and those of Zen 4 read fastest when lines are asked for twice, for their second
- * cache waits for more of them than the first, Zen 5's when once (Sapphire Rapids, Zen 4, Zen 5).
- * There "far" is so near that the line has come already. */
-static const struct stream asked_twice = {.far = 3072, .near = 768};
-static const struct stream asked_once = {.far = 64, .near = 2048};
+/* Lines are asked for twice, for the second cache waits for more of them than the first; only Zen 5
+ * reads faster when they are asked for once, where "far" is so near that the line has come already.
+ * Zen 4 takes plain weights fastest when they are asked for later. (Sapphire Rapids, Zen 4, Zen 5)
+ */
+static const struct streams usual = {.codes = {3072, 768}, .floats = {3072, 768}};
+static const struct streams zen4 = {.codes = {3072, 768}, .floats = {1536, 384}};
+static const struct streams zen5 = {.codes = {64, 2048}, .floats = {64, 2048}};
 
-_Atomic(const struct stream *) kern_stream = &asked_twice;
+_Atomic(const struct streams *) kern_streams = &usual;
+
+static const struct streams *streams_of(const struct cpu *cpu) {
+    if (cpu->amd_family == 0x19) return &zen4;
+    return cpu->amd_family > 0x19 ? &zen5 : &usual;
+}
 
 static bool runs(enum kern_level level, uint32_t features) {
     return tables[level] && (levels[level].needs & ~features) == 0;
@@ -82,7 +89,7 @@ bool kern_select_for(uint32_t features, struct kern *kern, const char *ceiling, 
 bool kern_select(struct kern *kern, const char *ceiling, const char **chosen, struct error *e) {
     struct cpu cpu;
     cpu_probe(&cpu);
-    atomic_store(&kern_stream, cpu.zen5 ? &asked_once : &asked_twice);
+    atomic_store(&kern_streams, streams_of(&cpu));
     return kern_select_for(cpu.features, kern, ceiling, chosen, e);
 }
 

@@ -10,11 +10,15 @@ struct stream {
     size_t far, near;
 };
 
-/* What suits this CPU, as kern_select found. */
-extern _Atomic(const struct stream *) kern_stream;
+struct streams {
+    struct stream codes, floats; /* of quantized weights and of plain ones */
+};
 
-static inline struct stream stream_here(void) {
-    return *atomic_load_explicit(&kern_stream, memory_order_relaxed);
+/* What suits this CPU, as kern_select found. */
+extern _Atomic(const struct streams *) kern_streams;
+
+static inline struct streams streams_here(void) {
+    return *atomic_load_explicit(&kern_streams, memory_order_relaxed);
 }
 
 /* To be called once for each 64 bytes of a stream. */
