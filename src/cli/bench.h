@@ -65,7 +65,7 @@ struct bench_figures {
     double median_rate;     /* tokens / median_s */
     double bytes_per_token; /* read: weights and, of a generation, KV cache */
     double int8_ops_per_token, f32_ops_per_token; /* multiply-adds of matrix products */
-    double share;                                 /* of the limit, by the median run */
+    double share;                                 /* of the limit: median of the rounds */
     double latency_s[BENCH_PERCENTILES];          /* of a generated token; of a prompt 0 */
 };
 
@@ -98,7 +98,7 @@ void bench_fields_build(struct bench_fields *f);
 void bench_fields_date(struct bench_fields *f);
 void bench_fields_model(const struct bench *b, struct bench_fields *f);
 void bench_fields_run(const struct bench *b, struct bench_fields *f);
-void bench_fields_peaks(const struct bench_series *s, struct bench_fields *f);
+void bench_fields_peaks(const nibble_peaks *p, struct bench_fields *f);
 void bench_fields_test(const struct bench *b, const struct bench_series *s,
                        const struct bench_test *t, struct bench_fields *f);
 

@@ -115,11 +115,10 @@ void bench_fields_run(const struct bench *b, struct bench_fields *f) {
     bench_fields_number(f, "peak_bytes", (double)b->peak_bytes);
 }
 
-void bench_fields_peaks(const struct bench_series *s, struct bench_fields *f) {
-    bench_fields_number(f, "threads", s->context.threads);
-    bench_fields_number(f, "peak_read_bytes_per_s", s->peaks.read_bytes);
-    bench_fields_number(f, "peak_int8_ops_per_s", s->peaks.int8_ops);
-    bench_fields_number(f, "peak_f32_ops_per_s", s->peaks.f32_ops);
+void bench_fields_peaks(const nibble_peaks *p, struct bench_fields *f) {
+    bench_fields_number(f, "peak_read_bytes_per_s", p->read_bytes);
+    bench_fields_number(f, "peak_int8_ops_per_s", p->int8_ops);
+    bench_fields_number(f, "peak_f32_ops_per_s", p->f32_ops);
 }
 
 void bench_fields_test(const struct bench *b, const struct bench_series *s,

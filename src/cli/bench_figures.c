@@ -80,12 +80,11 @@ static double mean_cache_bytes(const struct bench *b, const struct bench_series 
 }
 
 /* A generated token reads all weights, and the cache of the positions that it attends to. */
-static void generation_limit(const struct bench *b, const struct bench_series *s,
-                             const struct bench_test *t, struct bench_figures *f) {
+static void generation_work(const struct bench *b, const struct bench_series *s,
+                            const struct bench_test *t, struct bench_figures *f) {
     f->bytes_per_token = (double)b->model.bytes_per_token + mean_cache_bytes(b, s, t);
     f->int8_ops_per_token = (double)(b->model.layer_ops.int8 + b->model.output_ops.int8);
     f->f32_ops_per_token = (double)(b->model.layer_ops.f32 + b->model.output_ops.f32);
-    f->share = quotient(f->bytes_per_token * f->median_rate, s->peaks.read_bytes);
 }
 
 /* A prompt's multiply-adds a token: logits, and what only they need, are of its last token. */
@@ -94,15 +93,31 @@ static double prompt_ops(size_t layers, size_t last, size_t output, double token
 }
 
 /* A prompt reads the weights once a batch. */
-static void prompt_limit(const struct bench *b, const struct bench_series *s,
-                         const struct bench_test *t, struct bench_figures *f) {
+static void prompt_work(const struct bench *b, const struct bench_series *s,
+                        const struct bench_test *t, struct bench_figures *f) {
     double n = (double)t->tokens, batches = ceil(n / (double)s->context.batch);
     f->bytes_per_token = (double)b->model.bytes_per_token * batches / n;
     const nibble_model_info *m = &b->model;
     f->int8_ops_per_token = prompt_ops(m->layer_ops.int8, m->last_ops.int8, m->output_ops.int8, n);
     f->f32_ops_per_token = prompt_ops(m->layer_ops.f32, m->last_ops.f32, m->output_ops.f32, n);
-    f->share = f->median_rate * (quotient(f->int8_ops_per_token, s->peaks.int8_ops) +
-                                 quotient(f->f32_ops_per_token, s->peaks.f32_ops));
+}
+
+/* Of the limits p, by a run that took that long. */
+static double share_of(const struct bench_test *t, const struct bench_figures *f,
+                       const nibble_peaks *p, uint64_t ns) {
+    double rate = stats_rate(t->tokens, ns);
+    if (t->generation) return quotient(f->bytes_per_token * rate, p->read_bytes);
+    return rate * (quotient(f->int8_ops_per_token, p->int8_ops) +
+                   quotient(f->f32_ops_per_token, p->f32_ops));
+}
+
+/* Each run by the limits of its own round: what the machine has for us may change from one to the
+ * next. */
+static double median_share(const struct bench_series *s, const struct bench_test *t, size_t repeats,
+                           const struct bench_figures *f) {
+    double shares[BENCH_MAX_REPEATS];
+    for (size_t i = 0; i < repeats; i++) shares[i] = share_of(t, f, &s->rounds[i], t->ns[i]);
+    return bench_figures_median(shares, repeats);
 }
 
 struct bench_figures bench_figures(const struct bench *b, const struct bench_series *s,
@@ -111,6 +126,7 @@ struct bench_figures bench_figures(const struct bench *b, const struct bench_ser
     size_t repeats = (size_t)b->args->repeats;
     find_rates(t, repeats, &f);
     find_latencies(t, repeats, &f);
-    (t->generation ? generation_limit : prompt_limit)(b, s, t, &f);
+    (t->generation ? generation_work : prompt_work)(b, s, t, &f);
+    f.share = median_share(s, t, repeats, &f);
     return f;
 }

@@ -144,7 +144,8 @@ static void print_csv_row(const struct bench *b, const struct bench_series *s,
     bench_fields_model(b, &f);
     bench_fields_build(&f);
     bench_fields_run(b, &f);
-    bench_fields_peaks(s, &f);
+    bench_fields_number(&f, "threads", s->context.threads);
+    bench_fields_peaks(&s->peaks, &f);
     bench_fields_test(b, s, t, &f);
     bench_write_csv(&f, names);
 }
@@ -169,10 +170,17 @@ static cJSON *test_json(const struct bench *b, const struct bench_series *s,
     return o;
 }
 
-static cJSON *peaks_json(const struct bench_series *s) {
+static cJSON *peaks_json(const struct bench_series *s, long long repeats) {
     struct bench_fields f = {0};
-    bench_fields_peaks(s, &f);
-    return bench_write_json(&f);
+    bench_fields_number(&f, "threads", s->context.threads);
+    bench_fields_peaks(&s->peaks, &f);
+    cJSON *o = bench_write_json(&f), *rounds = cJSON_AddArrayToObject(o, "rounds");
+    for (int i = 0; i < repeats; i++) {
+        struct bench_fields round = {0};
+        bench_fields_peaks(&s->rounds[i], &round);
+        cJSON_AddItemToArray(rounds, bench_write_json(&round));
+    }
+    return o;
 }
 
 static void print_json(const struct bench *b) {
@@ -189,7 +197,7 @@ static void print_json(const struct bench *b) {
     cJSON *peaks = cJSON_AddArrayToObject(o, "peaks"), *tests = cJSON_AddArrayToObject(o, "tests");
     for (int i = 0; i < b->series_count; i++) {
         const struct bench_series *s = &b->series[i];
-        cJSON_AddItemToArray(peaks, peaks_json(s));
+        cJSON_AddItemToArray(peaks, peaks_json(s, b->args->repeats));
         for (size_t k = 0; k < s->count; k++)
             cJSON_AddItemToArray(tests, test_json(b, s, &s->tests[k]));
     }
