@@ -3,6 +3,7 @@
 #include <locale.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -16,9 +17,9 @@ enum { HISTORY = 1000 };
 static EditLine *editor;
 static History *past;
 static bool colored;
-static bool within;    /* a message that takes several lines */
-static bool cancelled; /* the line, by Ctrl-C */
-static volatile sig_atomic_t resized, resumed;
+static bool within;                  /* a message that takes several lines */
+static bool cancelled;               /* the line, by Ctrl-C */
+static atomic_bool resized, resumed; /* told by signals, on any thread */
 
 /* --- keys ------------------------------------------------------------------------------------- */
 
@@ -32,8 +33,8 @@ static unsigned char on_interrupt(EditLine *e, int key) {
 }
 
 static void on_signal(int number) {
-    if (number == SIGWINCH) resized = 1;
-    if (number == SIGCONT) resumed = 1;
+    if (number == SIGWINCH) resized = true;
+    if (number == SIGCONT) resumed = true;
     message_wake();
 }
 
@@ -48,7 +49,7 @@ static void catch (int number) {
 static void refresh(void) {
     bool again = resumed; /* cleared first: a signal from here on draws the line once more */
     if (!again && !resized) return;
-    resumed = resized = 0;
+    resumed = resized = false;
     if (again) { /* the shell has set the terminal as it likes it */
         el_set(editor, EL_PREP_TERM, 0);
         el_set(editor, EL_PREP_TERM, 1);
@@ -149,7 +150,7 @@ static const char *read_line(size_t *size) {
     HistEvent event;
     int count = 0;
     if (resized) el_resize(editor); /* before the line is drawn for the first time */
-    resized = resumed = 0;
+    resized = resumed = false;
     cancelled = false;
     el_set(editor, EL_PREP_TERM, 1); /* before the prompt: who has seen it may type Ctrl-D */
     const char *line = el_gets(editor, &count);

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -11,8 +12,10 @@
 static bool progress_shown;
 static char *captured; /* where messages go instead of stderr, or NULL */
 static size_t captured_size;
-static volatile sig_atomic_t caught;
-static int pipe_ends[2] = {-1, -1};
+
+/* A handler runs on whichever thread the system chooses. */
+static atomic_int caught;
+static atomic_int pipe_ends[2] = {-1, -1};
 
 static void print(const char *format, va_list args) {
     message_progress_end();
@@ -78,19 +81,24 @@ void message_progress_end(void) {
 
 void message_wake(void) {
     int kept = errno;
-    ssize_t n = pipe_ends[1] >= 0 ? write(pipe_ends[1], "", 1) : 0; /* if full, it wakes as well */
+    int end = pipe_ends[1];
+    ssize_t n = end >= 0 ? write(end, "", 1) : 0; /* if full, it wakes as well */
     (void)n;
     errno = kept;
 }
 
 int message_signal_pipe(void) {
-    if (pipe_ends[0] < 0 && pipe2(pipe_ends, O_CLOEXEC | O_NONBLOCK) != 0)
-        pipe_ends[0] = pipe_ends[1] = -1;
+    int ends[2];
+    if (pipe_ends[0] < 0 && pipe2(ends, O_CLOEXEC | O_NONBLOCK) == 0) {
+        pipe_ends[0] = ends[0];
+        pipe_ends[1] = ends[1];
+    }
     return pipe_ends[0];
 }
 
 static void on_signal(int number) {
-    if (caught != SIGTERM) caught = number;
+    int before = caught;
+    while (before != SIGTERM && !atomic_compare_exchange_weak(&caught, &before, number)) continue;
     message_wake();
 }
 
@@ -113,7 +121,8 @@ void message_catch_again(void) {
 }
 
 void message_forget_interrupt(void) {
-    if (caught != SIGTERM) caught = 0;
+    int interrupt = SIGINT;
+    atomic_compare_exchange_strong(&caught, &interrupt, 0);
 }
 
 bool message_interrupted(void) {
@@ -125,5 +134,5 @@ bool message_terminated(void) {
 }
 
 int message_interrupted_exit(void) {
-    return 128 + (caught ? (int)caught : SIGINT);
+    return 128 + (caught ? caught : SIGINT);
 }
