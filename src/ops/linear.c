@@ -4,17 +4,18 @@
 
 #include "ops/blas.h"
 
-/* Rows that a thread takes at once: a constant, so that every thread count makes the same calls of
- * BLAS, and what the integer kernels like. */
-enum { BLOCK_ROWS = 64 };
+/* Rows that a thread takes at least: a constant, so that every thread count makes the same calls of
+ * BLAS, and a strip of the integer kernels. With twice as many, sixteen threads take a twentieth
+ * longer for a prompt, for some have one block more than others. */
+enum { BLOCK_ROWS = 32 };
 
 /* From how many tokens on BLAS is used where it is asked for, and from how many on tiles of
  * integers instead of rows as they lie. */
 enum { BLAS_TOKENS = 8, STRIP_TOKENS = 4 };
 
-/* Tokens that share a block of plain rows: few enough for their activations to stay in the second
- * cache (48 was best of 24, 48 and 96 on 256 to 5632 columns). */
-enum { BLOCK_TOKENS = 48 };
+/* A block of plain rows and the tokens that share it, so few that their activations stay in the
+ * second cache (48 tokens were best of 24, 48 and 96 on 256 to 5632 columns). */
+enum { PLAIN_ROWS = 64, PLAIN_TOKENS = 48 };
 
 enum { DECODE_COST = 8 }; /* of one weight, in multiply-adds */
 
@@ -63,12 +64,12 @@ static void plain_rows(const struct job *j, float *y, size_t stride, const struc
                        size_t count, float *scratch) {
     dots_fn *dots = dots_of(j->backend, w);
     (void)scratch;
-    size_t block = j->n == 1 ? count : BLOCK_ROWS;
+    size_t block = j->n == 1 ? count : PLAIN_ROWS;
     for (size_t row = 0; row < count; row += block) {
         size_t rows = smaller(count - row, block);
         const unsigned char *weights = w->plane[0] + row * w->stride[0];
-        for (size_t t = 0; t < j->n; t += BLOCK_TOKENS) {
-            size_t n = smaller(j->n - t, BLOCK_TOKENS);
+        for (size_t t = 0; t < j->n; t += PLAIN_TOKENS) {
+            size_t n = smaller(j->n - t, PLAIN_TOKENS);
             dots(y + t * stride + row, stride, j->x + t * w->cols, w->cols, n, weights,
                  w->stride[0], rows, w->cols);
         }
