@@ -368,7 +368,7 @@ def test_rows_without_a_piece_are_never_sampled(tmp, nibble):
     bare = tiny.save(tmp / "bare.npz", tokenizer=None)
     words = ("--ids", "1 5 9", "-n", "60", "--ignore-eos")
     for options in (("--temp", "0"), ("--temp", "0.8", "-s", "1"),
-                    ("--temp", "100", "--top-k", "0", "--min-p", "0", "--top-p", "1")):
+                    ("--temp", "100", "--top-k", "0", "--min-p", "0", "--top-p", "1", "-s", "1")):
         ids = nibble.json("generate", model, *words, *options)["ids"]
         assert max(ids) < PIECES, (options, ids)
         ids = nibble.json("generate", bare, *words, *options)["ids"]
