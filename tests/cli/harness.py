@@ -48,6 +48,7 @@ class Nibble:
         self.path = path
         self.refusal_s = 2 if path.parent.name == "release" else 20  # other builds are slower
         self.sanitized = path.parent.name in ("asan", "tsan", "fuzz")  # and want much memory
+        self.counted = path.parent.name == "cover"  # and writes counts when it ends
 
     def __fspath__(self):
         return str(self.path)
