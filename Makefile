@@ -15,6 +15,7 @@ DATADIR    ?= $(PREFIX)/share
 MANDIR     ?= $(DATADIR)/man
 
 REFERENCE ?=
+SUITES    ?=
 MODEL     ?= models/fairytale-4bit.npz
 
 # Should a flaw be exploited after all: smashed stacks, overrun buffers and jumps astray end the run.
@@ -93,10 +94,11 @@ demo: $(nibble)
 	$(nibble) generate $(MODEL) -p "Once upon a time" --echo --temp 0.8 --top-p 0.9 --repeat-penalty 1.1 --stats
 
 ## make test         every check; REFERENCE=DIR adds those on reference data
+##                   SUITES="pool npz": only suites with one of these words in their names
 test: $(nibble) $(build)/libnibble.a $(tests) $(replays) $(build)/tests/soak/soak
 	@$(if $(counted),find $(build) -name '*.gcda' -delete)
-	/usr/bin/python3 tests/run.py --build $(build) --config $(config) $(if $(REFERENCE),--reference "$(REFERENCE)")$(if \
-	    $(counted),; result=$$?; /usr/bin/python3 tools/coverage.py --build $(build) && exit $$result)
+	/usr/bin/python3 tests/run.py --build $(build) --config $(config) $(if $(REFERENCE),--reference "$(REFERENCE)") \
+	    $(if $(SUITES),--suites "$(SUITES)")$(if $(counted),; result=$$?; /usr/bin/python3 tools/coverage.py --build $(build) && exit $$result)
 
 ## make valgrind     the suites in C under valgrind, which must be installed
 valgrind: $(tests)

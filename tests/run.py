@@ -2,6 +2,7 @@
 """Runs every test suite and adds up what they say.
 
     tests/run.py --build build/release --config release [--reference DIR] [--under COMMAND]
+                 [--suites WORDS]
 
 A suite is a program built from tests/*/*.c, a Python file tests/*/test_*.py, or (for the release
 build) the lint. Each closes with a line 'N passed, N failed'; so does this, with the sum of all.
@@ -147,6 +148,8 @@ def main():
     parser.add_argument("--config", required=True, metavar="NAME", help="such as release")
     parser.add_argument("--reference", metavar="DIR", help="adds the tests on reference data")
     parser.add_argument("--under", metavar="COMMAND", default="", help="such as valgrind")
+    parser.add_argument("--suites", metavar="WORDS", default="",
+                        help="only suites with one of these words in their names")
     args = parser.parse_args()
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # tests of Ctrl-C inherit what we have
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -157,6 +160,11 @@ def main():
     reference = os.path.abspath(args.reference) if args.reference else None
     under = shlex.split(args.under)
     suites = find_suites(os.path.abspath(args.build), args.config, reference, under)
+    if words := args.suites.split():
+        suites = [suite for suite in suites if any(word in suite[0] for word in words)]
+        if not suites:
+            print(f"run.py: no suite has {' or '.join(words)} in its name", file=sys.stderr)
+            return 2
     runner = Runner(TIMEOUT_S * (SLOWER.get(args.config, 4) if not under else 12))
     passed = failed = 0
     with concurrent.futures.ThreadPoolExecutor(min(2, os.cpu_count() or 1)) as pool:
