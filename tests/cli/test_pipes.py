@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 from chats import talker
-from harness import FAIRYTALE, HANG_S, main
+from harness import FAIRYTALE, main
 from test_chat_prompt import folder
 
 CHAT = ("chat", FAIRYTALE, "--template", "zephyr", "-n", "30")
@@ -32,7 +32,7 @@ def test_head(tmp, nibble):
         line = shlex.join(map(str, (nibble, *words)))
         line += " | head -c 10; echo /${PIPESTATUS[0]}"
         shell = subprocess.run(["bash", "-c", line], input=stdin, capture_output=True,
-                               timeout=HANG_S)
+                               timeout=nibble.hang_s)
         out, _, code = shell.stdout.strip(b"\n").rpartition(b"/")
         assert len(out) == 10 and code == b"0", (words, shell)
         assert shell.stderr == b"" or words[0] in ("chat", "bench"), (words, shell.stderr)
