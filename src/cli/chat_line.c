@@ -6,6 +6,7 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
+#include <termios.h>
 #include <unistd.h>
 #include <wchar.h>
 
@@ -23,7 +24,19 @@ static atomic_bool resized, resumed; /* told by signals, on any thread */
 
 /* --- keys ------------------------------------------------------------------------------------- */
 
-static const wchar_t interrupt_key = 3; /* Ctrl-C, which comes as a signal */
+static const wchar_t interrupt_key = 3; /* Ctrl-C */
+static unsigned char interrupt_byte;    /* what the terminal has for it, often the same; or 0 */
+
+/* Makes the terminal pass on each key as it is typed, Ctrl-C too: as a signal it would overtake the
+ * keys before it, and have them and what is being shown dropped. */
+static void take_keys(void) {
+    struct termios keys;
+    el_set(editor, EL_PREP_TERM, 1);
+    if (tcgetattr(STDIN_FILENO, &keys) != 0) return;
+    interrupt_byte = keys.c_cc[VINTR];
+    keys.c_cc[VINTR] = _POSIX_VDISABLE;
+    tcsetattr(STDIN_FILENO, TCSANOW, &keys);
+}
 
 static unsigned char on_interrupt(EditLine *e, int key) {
     (void)e;
@@ -52,7 +65,7 @@ static void refresh(void) {
     resumed = resized = false;
     if (again) { /* the shell has set the terminal as it likes it */
         el_set(editor, EL_PREP_TERM, 0);
-        el_set(editor, EL_PREP_TERM, 1);
+        take_keys();
     }
     fputs("\r\n", stdout);
     el_resize(editor);
@@ -85,6 +98,10 @@ static int read_key(EditLine *e, wchar_t *key) {
         ssize_t n = ready ? read(STDIN_FILENO, &byte, 1) : -1;
         if (n == 0 || (n < 0 && errno != EINTR && errno != EAGAIN)) return (int)n;
         if (n < 0) continue;
+        if (byte && (unsigned char)byte == interrupt_byte) {
+            *key = interrupt_key;
+            return 1;
+        }
         size_t used = mbrtowc(key, &byte, 1, &state);
         if (used == (size_t)-1) { /* perhaps it follows an unfinished character */
             state = (mbstate_t){0};
@@ -152,7 +169,7 @@ static const char *read_line(size_t *size) {
     if (resized) el_resize(editor); /* before the line is drawn for the first time */
     resized = resumed = false;
     cancelled = false;
-    el_set(editor, EL_PREP_TERM, 1); /* before the prompt: who has seen it may type Ctrl-D */
+    take_keys(); /* before the prompt: who has seen it may type Ctrl-D */
     const char *line = el_gets(editor, &count);
     if (!line || count <= 0) return NULL;
     if (strspn(line, " \t\n\"") < strlen(line)) history(past, &event, H_ENTER, line);
