@@ -9,10 +9,10 @@
  * the thread sleeps, so that an idle pool costs nothing and a busy machine can run someone else. */
 enum { SPINS = 2000 };
 
-/* Guided self-scheduling (Polychronopoulos and Kuck, 1987): half of a loop is shared out, then half
- * of what is left, and so on: most of it in long chunks, while who is late at the end is late by a
- * short one. */
-enum { MOST_ROUNDS = 5 };
+/* Guided self-scheduling (Polychronopoulos and Kuck, 1987): a part of a loop is shared out, then
+ * the same part of what is left, and so on: most of it in long chunks, while who is late at the end
+ * is late by a short one. HALVES leaves half each time, EIGHTHS an eighth. */
+enum { MOST_ROUNDS = 5, HALVES = 1, EIGHTHS = 3 };
 
 struct worker {
     struct pool *pool;
@@ -34,6 +34,7 @@ struct pool {
     void *arg;
     size_t n;
     uint32_t parts, rounds; /* chunks of a round, and how many there are of these */
+    uint32_t leaves;        /* HALVES or EIGHTHS */
     atomic_uint_fast64_t tickets;
     atomic_uint unfinished; /* chunks claimed or not that are not done */
     atomic_bool closing;
@@ -62,7 +63,8 @@ static uint32_t unclaimed(uint64_t tickets) {
 
 static void run_chunk(struct pool *p, size_t i, int thread) {
     size_t round = i / p->parts, part = i % p->parts;
-    size_t left = p->n >> round, after = round + 1 < p->rounds ? p->n >> (round + 1) : 0;
+    size_t left = p->n >> round * p->leaves;
+    size_t after = round + 1 < p->rounds ? left >> p->leaves : 0;
     size_t each = (left - after) / p->parts, rest = (left - after) % p->parts;
     size_t begin = p->n - left + part * each + (part < rest ? part : rest);
     p->fn(p->arg, begin, begin + each + (part < rest), thread);
@@ -128,7 +130,7 @@ static void *work(void *arg) {
     return NULL;
 }
 
-void pool_split(struct pool *p, size_t n, size_t grain, pool_fn *fn, void *arg) {
+static void split(struct pool *p, size_t n, size_t grain, uint32_t leaves, pool_fn *fn, void *arg) {
     if (!grain) grain = 1;
     size_t parts = n / grain, rounds = 1;
     if (parts > (size_t)p->threads) parts = (size_t)p->threads;
@@ -136,19 +138,28 @@ void pool_split(struct pool *p, size_t n, size_t grain, pool_fn *fn, void *arg) 
         if (n) fn(arg, 0, n, 0);
         return;
     }
-    while (rounds < MOST_ROUNDS && (n >> rounds) / parts >= grain) rounds++;
+    while (rounds < MOST_ROUNDS && (n >> rounds * leaves) / parts >= grain) rounds++;
     uint32_t chunks = (uint32_t)(parts * rounds);
     p->fn = fn;
     p->arg = arg;
     p->n = n;
     p->parts = (uint32_t)parts;
     p->rounds = (uint32_t)rounds;
+    p->leaves = leaves;
     atomic_store(&p->unfinished, chunks);
     uint64_t job = job_of(atomic_load(&p->tickets)) + 1u;
     atomic_store(&p->tickets, job << 32 | chunks);
     wake_sleepers(p);
     run_chunks(p, 0);
     await_chunks(p);
+}
+
+void pool_split(struct pool *p, size_t n, size_t grain, pool_fn *fn, void *arg) {
+    split(p, n, grain, HALVES, fn, arg);
+}
+
+void pool_split_long(struct pool *p, size_t n, size_t grain, pool_fn *fn, void *arg) {
+    split(p, n, grain, EIGHTHS, fn, arg);
 }
 
 int pool_threads(const struct pool *p) {

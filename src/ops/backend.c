@@ -42,3 +42,8 @@ void backend_split(const struct backend *b, size_t n, size_t cost, pool_fn *fn, 
     struct job job = {fn, arg};
     pool_split(b->pool, n, WORTH_A_THREAD / (cost ? cost : 1), run_flushed, &job);
 }
+
+void backend_split_long(const struct backend *b, size_t n, size_t cost, pool_fn *fn, void *arg) {
+    struct job job = {fn, arg};
+    pool_split_long(b->pool, n, WORTH_A_THREAD / (cost ? cost : 1), run_flushed, &job);
+}

@@ -24,7 +24,7 @@ struct backend {
     float *scratch;        /* [threads, scratch_floats] */
     size_t scratch_floats; /* what the hungriest operation needs */
     const struct observer *observer; /* NULL: nobody */
-    struct packed packed;  /* room for the activations of one product, see ops/linear.h */
+    struct packed packed;            /* room for the activations of one product, see ops/linear.h */
 };
 
 /* threads and level as in pool_open and kern_select. */
@@ -34,10 +34,11 @@ void backend_close(struct backend *b);
 /* Takes the scratch from the arena of whoever owns the backend. */
 void backend_layout(struct backend *b, struct arena *a, size_t scratch_floats);
 
-/* pool_split over n items of `cost` multiply-adds each (or what takes as long): threads are woken
- * only for work that outweighs it. Never changes a result. fn runs with denormal numbers flushed to
- * zero (base/denormals.h). */
+/* pool_split, or pool_split_long, over n items of `cost` multiply-adds each (or what takes as
+ * long): threads are woken only for work that outweighs it. Never changes a result. fn runs with
+ * denormal numbers flushed to zero (base/denormals.h). */
 void backend_split(const struct backend *b, size_t n, size_t cost, pool_fn *fn, void *arg);
+void backend_split_long(const struct backend *b, size_t n, size_t cost, pool_fn *fn, void *arg);
 
 float *backend_scratch(const struct backend *b, int thread);
 

@@ -256,6 +256,14 @@ static size_t cost_of(const struct job *j, const struct mat *w) {
     return BLOCK_ROWS * w->cols * (decodes ? j->n + DECODE_COST : j->n);
 }
 
+/* Few tokens take about as long as it takes to read the weights. */
+static void split_blocks(struct job *j, size_t blocks, size_t cost, pool_fn *fn) {
+    if (j->n < STRIP_TOKENS)
+        backend_split_long(j->backend, blocks, cost, fn, j);
+    else
+        backend_split(j->backend, blocks, cost, fn, j);
+}
+
 static void multiply_products(struct job *j) {
     size_t blocks = 0;
     for (size_t i = 0; i < j->count; i++) blocks += blocks_of(j->products[i].w);
@@ -263,7 +271,7 @@ static void multiply_products(struct job *j) {
     for (size_t i = 0; i < j->count; i++) {
         observe(j, j->products[i].w, j->each ? i : 0, j->n, i && !j->each);
     }
-    backend_split(j->backend, blocks, cost_of(j, j->products[0].w), multiply_blocks, j);
+    split_blocks(j, blocks, cost_of(j, j->products[0].w), multiply_blocks);
 }
 
 /* How many of the products are made in one go. */
@@ -361,7 +369,7 @@ void linear_gated(const struct backend *b, const struct gated *gates, size_t cou
             if (gates[i].gate && !j.gate_made) observe(&j, gates[i].gate, 0, n, i);
             observe(&j, gates[i].up, 0, n, i || (gates[i].gate && !j.gate_made));
         }
-        backend_split(b, blocks, each * cost_of(&j, g->up), multiply_gates, &j);
+        split_blocks(&j, blocks, each * cost_of(&j, g->up), multiply_gates);
         in = (struct input){.x = j.x};
     }
 }

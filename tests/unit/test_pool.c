@@ -29,13 +29,16 @@ static void note(void *arg, size_t begin, size_t end, int thread) {
     atomic_store(&j->busy[thread], 0);
 }
 
-static void check_split(struct pool *pool, size_t n, size_t grain) {
+typedef void split_fn(struct pool *pool, size_t n, size_t grain, pool_fn *fn, void *arg);
+
+/* How many chunks it takes. */
+static int check_split(split_fn *split, struct pool *pool, size_t n, size_t grain) {
     static struct job j;
     memset(&j, 0, sizeof j);
     j.n = n;
     j.grain = grain;
     j.threads = pool_threads(pool);
-    pool_split(pool, n, grain, note, &j);
+    split(pool, n, grain, note, &j);
     size_t most = n / (grain ? grain : 1), once = 0;
     bool alone = j.threads == 1 || most <= 1;
     bool parted = alone ? j.parts == (n > 0) : j.parts > 1 && (size_t)j.parts <= most;
@@ -43,6 +46,7 @@ static void check_split(struct pool *pool, size_t n, size_t grain) {
     CHECK_MSG(once == n && !j.wrong && parted,
               "%zu by %zu over %d threads: %zu right, %d parts, %d of them wrong", n, grain,
               j.threads, once, j.parts, j.wrong);
+    return j.parts;
 }
 
 static void test_every_index_once(void) {
@@ -54,9 +58,13 @@ static void test_every_index_once(void) {
         CHECK(pool_open(&pool, threads[t], &e) && pool_threads(pool) == threads[t]);
         for (size_t n = 0; n <= LONGEST; n = n < 20 ? n + 1 : n * 2 + 1) {
             for (size_t g = 0; g < sizeof grains / sizeof *grains; g++) {
-                check_split(pool, n, grains[g]);
+                check_split(pool_split, pool, n, grains[g]);
+                check_split(pool_split_long, pool, n, grains[g]);
             }
         }
+        int chunks = check_split(pool_split, pool, LONGEST, 1);
+        int few = check_split(pool_split_long, pool, LONGEST, 1);
+        CHECK_MSG(threads[t] == 1 || few < chunks, "%d long chunks, %d others", few, chunks);
         pool_close(pool);
     }
 }
@@ -123,7 +131,7 @@ static void test_open_and_close(void) {
         CHECK(strstr(e.message, "threads"));
     }
     CHECK(pool_open(&pool, POOL_MAX_THREADS, &e));
-    check_split(pool, LONGEST, 1);
+    check_split(pool_split, pool, LONGEST, 1);
     pool_close(pool);
 }
 
