@@ -183,7 +183,7 @@ static void check_setup(const struct setup *s, const char *level, enum dtype dty
 }
 
 #ifdef __SANITIZE_THREAD__
-enum { EACH_LEVEL = false }; /* threads part the work alike at every level, and here they are slow */
+enum { EACH_LEVEL = false }; /* it is slow, and threads part the work alike at every level */
 #else
 enum { EACH_LEVEL = true };
 #endif
