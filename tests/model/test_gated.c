@@ -2,6 +2,7 @@
  * the same bits as the steps one by one, and the formulas in double. Products alone are in
  * test_linear.c, activations alone at every level in tests/kern/check_gates.h. */
 #include "base/denormals.h"
+#include "ops/blas.h"
 #include "products.h"
 
 enum { ACTIVATIONS = 6, ROWS = 133, COLS = 192 };
@@ -304,6 +305,7 @@ static void test_each(void) {
 }
 
 int main(void) {
+    blas_init();
     denormals_flush(); /* as a forward pass does, and its other threads */
     check_run("activations", test_activations);
     check_run("biases", test_biases);
