@@ -23,12 +23,12 @@ static const struct {
 };
 
 /* Lines are asked for twice, for the second cache waits for more of them than the first; only Zen 5
- * reads faster when they are asked for once, where "far" is so near that the line has come already.
- * Zen 4 takes plain weights fastest when they are asked for later. (Sapphire Rapids, Zen 4, Zen 5)
- */
+ * reads faster when they are asked for once and "far" is the next line (without that it is slower
+ * again). Zen 4 takes plain weights fastest when they are asked for later. (Sapphire Rapids, Zen 4,
+ * Zen 5) */
 static const struct streams usual = {.codes = {3072, 768}, .floats = {3072, 768}};
 static const struct streams zen4 = {.codes = {3072, 768}, .floats = {1536, 384}};
-static const struct streams zen5 = {.codes = {64, 2048}, .floats = {64, 2048}};
+static const struct streams zen5 = {.codes = {64, 3072}, .floats = {64, 2048}};
 
 _Atomic(const struct streams *) kern_streams = &usual;
 
