@@ -83,7 +83,9 @@ class Terminal:
     def rest(self):
         """Until it sleeps: gcc's thread sanitizer holds a signal back that comes just before poll()
         until that ends."""
+        end = time.monotonic() + WAIT_S
         while Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")")[-1].split()[0] != "S":
+            assert time.monotonic() < end, f"does not rest, shows {self.shown[-600:]!r}"
             time.sleep(0.01)
         return self
 
@@ -219,6 +221,26 @@ def test_interrupt_keeps_its_place(tmp, nibble):
             t.wait(ANSWER, PROMPT, "^C", PROMPT, ANSWER, PROMPT)
             texts = [text for role, text in saved(t, tmp) if role == "user"]
             assert texts == ["first", "second"], texts
+
+
+def test_the_terminal_is_left_as_it_was(tmp, nibble):
+    """Also what Ctrl-C means to it, after each way out; and while an answer is made."""
+    for leave in ("end", "command", "signal", "answer"):
+        with start(nibble, tmp, endless=leave == "answer") as t:
+            before = termios.tcgetattr(t.controller)
+            t.ready()
+            assert termios.tcgetattr(t.controller) != before
+            if leave == "answer":
+                t.type("go", ENTER)
+                t.wait(ANSWER)
+                assert termios.tcgetattr(t.controller) == before
+                continue
+            if leave == "command":
+                t.type("/quit", ENTER)
+            if leave == "signal":
+                t.rest().process.send_signal(signal.SIGTERM)
+            t.end() if leave != "end" else t.leave()
+            assert termios.tcgetattr(t.controller) == before, leave
 
 
 def test_interrupt_from_elsewhere(tmp, nibble):
