@@ -11,8 +11,10 @@ enum { SPINS = 2000 };
 
 /* Guided self-scheduling (Polychronopoulos and Kuck, 1987): a part of a loop is shared out, then
  * the same part of what is left, and so on: most of it in long chunks, while who is late at the end
- * is late by a short one. HALVES leaves half each time, EIGHTHS an eighth. */
-enum { MOST_ROUNDS = 5, HALVES = 1, EIGHTHS = 3 };
+ * is late by a short one. HALVES leaves half each time, EIGHTHS an eighth, or a quarter or half
+ * where that would not be a chunk for each. More than FEW threads are seldom equally fast: some
+ * share a core. */
+enum { MOST_ROUNDS = 5, HALVES = 1, EIGHTHS = 3, FEW = 8 };
 
 struct worker {
     struct pool *pool;
@@ -138,6 +140,7 @@ static void split(struct pool *p, size_t n, size_t grain, uint32_t leaves, pool_
         if (n) fn(arg, 0, n, 0);
         return;
     }
+    while (leaves > HALVES && (n >> leaves) / parts < grain) leaves--;
     while (rounds < MOST_ROUNDS && (n >> rounds * leaves) / parts >= grain) rounds++;
     uint32_t chunks = (uint32_t)(parts * rounds);
     p->fn = fn;
@@ -159,7 +162,7 @@ void pool_split(struct pool *p, size_t n, size_t grain, pool_fn *fn, void *arg) 
 }
 
 void pool_split_long(struct pool *p, size_t n, size_t grain, pool_fn *fn, void *arg) {
-    split(p, n, grain, EIGHTHS, fn, arg);
+    split(p, n, grain, p->threads > FEW ? HALVES : EIGHTHS, fn, arg);
 }
 
 int pool_threads(const struct pool *p) {

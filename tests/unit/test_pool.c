@@ -64,7 +64,8 @@ static void test_every_index_once(void) {
         }
         int chunks = check_split(pool_split, pool, LONGEST, 1);
         int few = check_split(pool_split_long, pool, LONGEST, 1);
-        CHECK_MSG(threads[t] == 1 || few < chunks, "%d long chunks, %d others", few, chunks);
+        bool fewer = threads[t] > 1 && threads[t] <= 7; /* many threads are not equally fast */
+        CHECK_MSG(fewer ? few < chunks : few == chunks, "%d long chunks, %d others", few, chunks);
         pool_close(pool);
     }
 }
