@@ -24,16 +24,13 @@ static const struct {
 
 /* Lines are asked for twice, for the second cache waits for more of them than the first; only Zen 5
  * reads faster when they are asked for once and "far" is the next line (without that it is slower
- * again). Zen 4 takes plain weights fastest when they are asked for later. (Sapphire Rapids, Zen 4,
- * Zen 5) */
-static const struct streams usual = {.codes = {3072, 768}, .floats = {3072, 768}};
-static const struct streams zen4 = {.codes = {3072, 768}, .floats = {1536, 384}};
-static const struct streams zen5 = {.codes = {64, 3072}, .floats = {64, 2048}};
+ * again). (Sapphire Rapids, Zen 5) */
+static const struct streams usual = {{3072, 768}, {3072, 768}, false};
+static const struct streams zen5 = {{64, 3072}, {64, 3584}, true};
 
 _Atomic(const struct streams *) kern_streams = &usual;
 
 static const struct streams *streams_of(const struct cpu *cpu) {
-    if (cpu->amd_family == 0x19) return &zen4;
     return cpu->amd_family > 0x19 ? &zen5 : &usual;
 }
 

@@ -3,7 +3,11 @@
 #define NIBBLE_KERN_STREAM_H
 
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stddef.h>
+
+/* Loads stay in the order in which they are written, for this is how memory is read fast. */
+#define KEEP_ORDER() __asm__ volatile("" : : : "memory")
 
 /* How many bytes ahead a stream's lines are asked for: into the second cache and into the first. */
 struct stream {
@@ -11,8 +15,12 @@ struct stream {
 };
 
 struct streams {
-    struct stream codes, floats; /* of quantized weights and of plain ones */
+    struct stream quantized, plain; /* weights */
+    bool bytes_in_pairs;            /* rows of 8 bits two side by side, PAIRS_AHEAD, not three */
 };
+
+/* A constant, for which compilers make faster code. */
+#define PAIRS_AHEAD ((struct stream){64, 5120})
 
 /* What suits this CPU, as kern_select found. */
 extern _Atomic(const struct streams *) kern_streams;
