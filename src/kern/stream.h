@@ -14,9 +14,10 @@ struct stream {
     size_t far, near;
 };
 
+/* Weights. */
 struct streams {
-    struct stream quantized, plain; /* weights */
-    bool bytes_in_pairs;            /* rows of 8 bits two side by side, PAIRS_AHEAD, not three */
+    struct stream quantized, plain;
+    bool in_pairs; /* rows of 4 and 8 bits two side by side, PAIRS_AHEAD, not three */
 };
 
 /* A constant, for which compilers make faster code. */

@@ -327,7 +327,7 @@ static void check_other_body(void) {
     const struct streams *here = atomic_load(&kern_streams);
     struct streams other = *here;
     struct part all = {.count = whole.mat.rows, .n = whole.x.n, .stride = whole.mat.rows};
-    other.bytes_in_pairs = !other.bytes_in_pairs;
+    other.in_pairs = !other.in_pairs;
     atomic_store(&kern_streams, &other);
     check_part(&all, false);
     if (check_ok) check_parts(false);
@@ -345,7 +345,7 @@ static void check_whole(bool strip) {
     else
         check_outputs();
     if (check_ok) check_parts(strip);
-    if (check_ok && !strip && whole.mat.bits == 8) check_other_body();
+    if (check_ok && !strip) check_other_body();
     if (check_ok) check_none(strip);
 }
 
