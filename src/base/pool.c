@@ -13,8 +13,8 @@ enum { SPINS = 2000 };
  * the same part of what is left, and so on: most of it in long chunks, while who is late at the end
  * is late by a short one. HALVES leaves half each time, EIGHTHS an eighth, or a quarter or half
  * where that would not be a chunk for each. More than FEW threads are seldom equally fast: some
- * share a core. */
-enum { MOST_ROUNDS = 5, HALVES = 1, EIGHTHS = 3, FEW = 8 };
+ * share a core, others run on small ones. */
+enum { MOST_ROUNDS = 5, HALVES = 1, EIGHTHS = 3, FEW = 2 };
 
 struct worker {
     struct pool *pool;

@@ -6,8 +6,8 @@
  * spin for some microseconds after a job, then sleep. One caller at a time.
  *
  * pool_split_long makes fewer and longer chunks, for loops that do little but read memory: each
- * chunk has to find its pace anew. A thread that is kept from its core, or shares one with another
- * as many threads do, then holds up more; so with many threads it is pool_split. */
+ * chunk has to find its pace anew. A thread that is slower than the rest then holds up more, so for
+ * more than two threads it is pool_split. */
 #ifndef NIBBLE_BASE_POOL_H
 #define NIBBLE_BASE_POOL_H
 
