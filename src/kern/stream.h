@@ -14,13 +14,13 @@ struct stream {
     size_t far, near;
 };
 
-/* Weights. */
+/* Of weights. */
 struct streams {
     struct stream quantized, plain;
-    bool in_pairs; /* rows of 4 and 8 bits two side by side, PAIRS_AHEAD, not three */
+    bool in_pairs; /* rows of 4 and 8 bits are read two side by side, PAIRS_AHEAD, not three */
 };
 
-/* A constant, for which compilers make faster code. */
+/* A constant, for it makes faster code. */
 #define PAIRS_AHEAD ((struct stream){64, 5120})
 
 /* What suits this CPU, as kern_select found. */
