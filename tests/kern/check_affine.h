@@ -322,7 +322,7 @@ static void check_parts(bool strip) {
     }
 }
 
-/* Another body of the kernel than this CPU would take makes the same bits. */
+/* The body that this CPU would not take, where a width has two, makes the same bits. */
 static void check_other_body(void) {
     const struct streams *here = atomic_load(&kern_streams);
     struct streams other = *here;

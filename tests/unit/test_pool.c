@@ -66,6 +66,8 @@ static void test_every_index_once(void) {
         int few = check_split(pool_split_long, pool, LONGEST, 1);
         bool fewer = threads[t] == 2; /* more are seldom equally fast */
         CHECK_MSG(fewer ? few < chunks : few == chunks, "%d long chunks, %d others", few, chunks);
+        /* a small loop, too: who is early finds a second chunk */
+        CHECK(threads[t] != 2 || check_split(pool_split_long, pool, 8, 1) > 2);
         pool_close(pool);
     }
 }
